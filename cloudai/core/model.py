@@ -1,0 +1,354 @@
+"""The domain, in frozen dataclasses. The words are those of ``docs/architecture.md``.
+
+Quantities are integers so that sums are exact: thousandths of a core, thousandths of a GPU,
+bytes. People and the API speak cores and GiB ("GB" in the seeds means GiB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+
+GIB = 1024**3
+MIB = 1024**2
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class State(StrEnum):
+    """Where a task stands. *Why* it stands there is a separate field."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL
+
+    @property
+    def assigned(self) -> bool:
+        """A worker holds, or may hold, a container for the task."""
+        return self in ASSIGNED
+
+
+FINAL = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+ASSIGNED = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """An amount of a worker: what a task asks, what is reserved, what is free."""
+
+    cpu_milli: int = 0
+    memory: int = 0
+    """Bytes."""
+    storage: int = 0
+    """Bytes."""
+    gpu_milli: int = 0
+
+    @classmethod
+    def of(
+        cls, *, cpus: float = 0, memory: float = 0, storage: float = 0, gpus: float = 0
+    ) -> Resources:
+        """From cores, GiB, GiB and GPUs."""
+        return cls(
+            cpu_milli=round(cpus * 1000),
+            memory=round(memory * GIB),
+            storage=round(storage * GIB),
+            gpu_milli=round(gpus * 1000),
+        )
+
+    @property
+    def cpus(self) -> float:
+        """Cores."""
+        return self.cpu_milli / 1000
+
+    @property
+    def memory_gib(self) -> float:
+        return self.memory / GIB
+
+    @property
+    def storage_gib(self) -> float:
+        return self.storage / GIB
+
+    @property
+    def gpus(self) -> float:
+        return self.gpu_milli / 1000
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(
+            cpu_milli=self.cpu_milli + other.cpu_milli,
+            memory=self.memory + other.memory,
+            storage=self.storage + other.storage,
+            gpu_milli=self.gpu_milli + other.gpu_milli,
+        )
+
+    def __sub__(self, other: Resources) -> Resources:
+        return Resources(
+            cpu_milli=self.cpu_milli - other.cpu_milli,
+            memory=self.memory - other.memory,
+            storage=self.storage - other.storage,
+            gpu_milli=self.gpu_milli - other.gpu_milli,
+        )
+
+
+DEFAULT_RESOURCES = Resources.of(cpus=1.0, memory=0.5, storage=1.0, gpus=0.0)
+"""Seed 000: 1 core, 0.5 GB, 1 GB, no GPU."""
+
+
+# ------------------------------------------------------------------ what ops write
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """A host of the inventory, as ops wrote it. Anything left out comes from ssh_config."""
+
+    id: str
+    connection: str = "ssh"
+    """``ssh``, or ``local``: the same scripts through a shell of this machine."""
+    host: str | None = None
+    """An address or an alias of ~/.ssh/config; the id where nothing else is said."""
+    port: int | None = None
+    user: str | None = None
+    identity_file: str | None = None
+    proxy_jump: str | None = None
+    labels: Mapping[str, str] = NOTHING
+    reserve: Resources = Resources()
+    """Kept free of tasks, for the people who work on that host."""
+    max_gpus: int | None = None
+    """At most so many of its GPUs for tasks; ``None``: all of them."""
+    gpu_idle_memory: int = 512 * MIB
+    """Bytes in use on a GPU up to which it still counts as idle (a desktop's share)."""
+    engine: str = "docker"
+    engine_socket: str | None = None
+    """DOCKER_HOST for that worker where its own login does not set the right one."""
+    groups: tuple[str, ...] = ()
+    place: str = ""
+    """``file:line`` it stands at, for messages."""
+
+
+# ------------------------------------------------------------------ what a worker shows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProcess:
+    """A process on a GPU."""
+
+    pid: int
+    name: str
+    memory: int | None = None
+    """Bytes."""
+    user: str | None = None
+    container: str | None = None
+    """Full id of the container it runs in, where the kernel tells."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """A device that can be given to a task: a whole GPU, or a MIG instance of one."""
+
+    uuid: str
+    index: int
+    """As nvidia-smi numbers it now. For people only: it is not stable (facts, 28)."""
+    model: str
+    memory: int | None = None
+    """Bytes; ``None`` where the driver does not say (unified memory)."""
+    memory_used: int | None = None
+    utilisation: int | None = None
+    """Percent."""
+    temperature: int | None = None
+    """Degrees Celsius."""
+    mig_parent: str | None = None
+    """UUID of the physical GPU when this is a MIG instance."""
+    processes: tuple[GpuProcess, ...] = ()
+    error: str | None = None
+    """Set where the device itself reports that it is broken."""
+
+
+class Phase(StrEnum):
+    """Where a container stands, as its engine says."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSight:
+    """One container with our labels, read whole from the engine."""
+
+    id: str
+    """The engine's full container id."""
+    assignment_id: str
+    """Its name."""
+    task_id: str
+    store_id: str
+    """Which cloudai store placed it (two laptops may share a worker)."""
+    user_id: str = ""
+    task_name: str = ""
+    phase: Phase
+    held: Resources = Resources()
+    gpus: tuple[str, ...] = ()
+    """UUIDs it was given."""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    """``None``: it never started, whatever its exit code says (facts, 16)."""
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    oom_killed: bool = False
+    error: str = ""
+    """The engine's own word on why it could not start."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Read back from the engine: cpu_milli, memory, memory_swap, pids, storage (0: unlimited)."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether its reservation counts: everything that lives or may yet start."""
+        return self.phase is not Phase.EXITED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What the worker's engine says of itself."""
+
+    id: str
+    version: str
+    endpoint: str = ""
+    """Where its API listens on the worker, such as ``unix:///var/run/docker.sock``."""
+    storage_driver: str = ""
+    storage_limit: str = "watch"
+    """``quota``: the engine enforces ``--storage``; ``watch``: cloudai measures and stops."""
+    memory_limit: bool = True
+    swap_limit: bool = True
+    cpu_limit: bool = True
+    pids_limit: bool = True
+    gpu_runtime: str = ""
+    """``nvidia``, ``cdi``, ``hook`` or empty: how the engine can give GPUs to containers."""
+    cgroup: str = ""
+    started_at: datetime | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSight:
+    """One whole probe of a worker: a single round trip."""
+
+    cpus: int
+    """Cores."""
+    memory: int
+    """Bytes in all."""
+    memory_available: int
+    """Bytes that could be had now, outsiders counted."""
+    disk: int
+    """Bytes in all, where the engine keeps its data."""
+    disk_free: int
+    load: float
+    """Runnable processes, mean of the last minute."""
+    clock: datetime
+    """The worker's own clock, when it answered."""
+    machine_id: str
+    boot_id: str = ""
+    os: str = ""
+    kernel: str = ""
+    login: str = ""
+    """Who we are there."""
+    engine: EngineFacts
+    gpus: tuple[Gpu, ...] = ()
+    gpu_trouble: str = ""
+    """Why GPUs could not be read (nvidia-smi hung, failed), empty when all is well."""
+    containers: tuple[ContainerSight, ...] = ()
+
+
+# ------------------------------------------------------------------ what people want
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """What the user wants. Values of environment variables are not part of it (see vault)."""
+
+    image: str
+    argv: tuple[str, ...] = ()
+    """Given after ``--``; empty: the image's own command."""
+    shell: str | None = None
+    """Given with ``-c``: run as ``/bin/sh -c TEXT``."""
+    resources: Resources = DEFAULT_RESOURCES
+    user_id: str = "admin"
+    name: str | None = None
+    target: str | None = None
+    """Only this worker will do."""
+    env: tuple[str, ...] = ()
+    """Names only."""
+    mounts: tuple[str, ...] = ()
+    """In ``docker run --mount`` form."""
+    workdir: str | None = None
+    run_as: str | None = None
+    """``uid[:gid]`` inside the container."""
+    shm_size: int | None = None
+    """Bytes."""
+    time_limit: float | None = None
+    """Seconds of running."""
+    grace: float = 10.0
+    """Seconds between the polite and the hard stop."""
+    idempotency_key: str | None = None
+
+    @property
+    def command(self) -> str:
+        """What runs, as one line for people (seed 002's ``command``)."""
+        import shlex
+
+        return self.shell if self.shell is not None else shlex.join(self.argv)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One execution of a task on a worker, numbered; its number fences stale news."""
+
+    task_id: str
+    number: int
+    worker_id: str
+    placed_at: datetime
+    container_id: str | None = None
+    gpus: tuple[str, ...] = ()
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    reason: str = ""
+    harvested: bool = False
+    """Log at home and container gone (or never there)."""
+
+    @property
+    def id(self) -> str:
+        """Also the container's name: an atomic mutex on its engine (facts, 14)."""
+        return f"{self.task_id}.{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What the user wants and how it stands."""
+
+    id: str
+    spec: TaskSpec
+    state: State
+    reason: str = ""
+    created_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    exit_code: int | None = None
+    direct: bool = False
+    """Dispatched to a named worker: a refusal fails it, it never waits in the queue."""
+    stop_reason: str = ""
+    """While stopping: why. Empty means the user cancelled."""
+    assignment: Assignment | None = None
+    """The present or last one."""
+
+    @property
+    def worker_id(self) -> str | None:
+        return self.assignment.worker_id if self.assignment else None

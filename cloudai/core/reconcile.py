@@ -1,0 +1,194 @@
+"""What a sighting means: the heart of the program. Pure; one test a cell.
+
+=========  ==================  =========================  =======================  ==================
+state      absent              created, never started     running (or paused)      exited
+=========  ==================  =========================  =======================  ==================
+STARTING   start (again)       start, or StartFailed      Started                  Exited
+RUNNING    confirm, then Gone  Gone                       – (limits are checked)   Exited
+STOPPING   confirm, then Gone  remove, Gone               stop (again)             Exited
+final      – (harvested)       remove                     stop: stale assignment   harvest, remove
+=========  ==================  =========================  =======================  ==================
+
+Unreachable, or not seen since the task last changed: wait. Always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from .lifecycle import Event, Exited, Gone, Started, StartFailed, StopAsked
+from .model import ContainerSight, Phase, State, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What is known of an assignment's container at this moment.
+
+    ``seen`` is false while the worker cannot be reached, or was last read before the task's
+    latest change; then ``container`` means nothing.
+    """
+
+    seen: bool
+    container: ContainerSight | None = None
+    confirmed: bool = False
+    """An absence that was asked about by name, not concluded from a list."""
+
+
+UNSEEN = Sighting(seen=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start it, or look whether an earlier try did: idempotent by the container's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Ask for that container by name before concluding that it is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Write the event; if ``remove``, then also remove the container, which never started."""
+
+    event: Event
+    remove: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask the container to stop, and kill it after the grace."""
+
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Harvest:
+    """Bring the whole log home, then remove the container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove a container that never started."""
+
+
+Action = Wait | Start | Confirm | Record | Stop | Harvest | Remove
+
+
+def reconcile(task: Task, sighting: Sighting, now: datetime) -> Action:
+    """What to do next about a task, given what is seen of its container. Pure.
+
+    ``now`` is wall-clock time, used for time limits alone.
+    """
+    if task.assignment is None or not sighting.seen:
+        return Wait()
+    container = sighting.container
+    if container is None:
+        return _absent(task, sighting, now)
+    if container.phase is Phase.EXITED and container.started_at is not None:
+        return _exited(task, container, now)
+    if container.phase in (Phase.CREATED, Phase.EXITED):
+        return _never_started(task, container, now)
+    return _alive(task, container, now)
+
+
+def _absent(task: Task, sighting: Sighting, now: datetime) -> Action:
+    assert task.assignment is not None
+    number = task.assignment.number
+    match task.state:
+        case State.STARTING:
+            return Start()
+        case State.RUNNING | State.STOPPING if not sighting.confirmed:
+            return Confirm()
+        case State.RUNNING:
+            return Record(
+                Gone(
+                    at=now,
+                    number=number,
+                    reason="its container was removed on the worker by someone else",
+                )
+            )
+        case State.STOPPING:
+            return Record(Gone(at=now, number=number))
+        case _:
+            return Wait()
+
+
+def _never_started(task: Task, container: ContainerSight, now: datetime) -> Action:
+    assert task.assignment is not None
+    number = task.assignment.number
+    match task.state:
+        case State.STARTING if container.error:
+            return Record(
+                StartFailed(
+                    at=now, number=number, reason=container.error, exit_code=container.exit_code
+                ),
+                remove=True,
+            )
+        case State.STARTING:
+            return Start()
+        case State.RUNNING:
+            reason = container.error or "its container never started"
+            return Record(Gone(at=now, number=number, reason=reason), remove=True)
+        case State.STOPPING:
+            return Record(Gone(at=now, number=number), remove=True)
+        case _:
+            return Remove()
+
+
+def _alive(task: Task, container: ContainerSight, now: datetime) -> Action:
+    assert task.assignment is not None
+    started = Started(
+        at=container.started_at or now,
+        number=task.assignment.number,
+        container_id=container.id,
+        gpus=container.gpus,
+    )
+    match task.state:
+        case State.STARTING:
+            return Record(started)
+        case State.STOPPING if task.assignment.container_id is None:
+            return Record(started)
+        case State.STOPPING:
+            return Stop(task.stop_reason)
+        case State.RUNNING:
+            if over := over_time(task, now):
+                return Record(StopAsked(at=now, reason=over))
+            return Wait()
+        case _:
+            return Stop("a stale assignment")
+
+
+def _exited(task: Task, container: ContainerSight, now: datetime) -> Action:
+    assert task.assignment is not None
+    if task.state.final:
+        return Harvest()
+    return Record(
+        Exited(
+            at=container.finished_at or now,
+            number=task.assignment.number,
+            container_id=container.id,
+            # An exit without a code is not a success (facts, 16).
+            exit_code=255 if container.exit_code is None else container.exit_code,
+            oom_killed=container.oom_killed,
+            error=container.error,
+            started_at=container.started_at,
+            memory=container.held.memory,
+        )
+    )
+
+
+def over_time(task: Task, now: datetime) -> str:
+    """Why the task must stop by its time limit, or nothing."""
+    limit = task.spec.time_limit
+    if limit is None or task.started_at is None:
+        return ""
+    if (now - task.started_at).total_seconds() < limit:
+        return ""
+    return f"time limit of {limit:g} s reached"

@@ -1,0 +1,180 @@
+"""What a worker's engine can be told: a few idempotent verbs. ``docker`` is the first.
+
+Nothing outside this package says "docker". An engine receives a Shell and never imports one.
+Every verb may raise ``WorkerUnreachable`` (nothing is known) or ``Indeterminate`` (a reply was
+cut: ask again); a returned value is always a whole answer. ``EngineFailed``: the worker
+answered that it cannot be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from cloudai.core.model import ContainerSight, TaskSpec, WorkerSight
+from cloudai.shells import Terminal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Everything a worker needs to run one assignment."""
+
+    assignment_id: str
+    task_id: str
+    store_id: str
+    spec: TaskSpec
+    env: Mapping[str, str]
+    """Values by name: from the vault, never shown, never in argv."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """It runs (or ran): whoever started it, it is this assignment's one container."""
+
+    container: ContainerSight
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAdmitted:
+    """The worker has not the room now. ``what``: cpu, memory, storage, gpu."""
+
+    what: str
+    available: float
+    """Cores, GiB, GiB or GPUs."""
+    required: float
+    reason: str
+    """In the words of seed 000: ``Insufficient CPU: worker has 4.0 available, ...``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMissing:
+    """The image is not on the worker: pull it, then start again."""
+
+
+@dataclass(frozen=True, slots=True)
+class CannotStart:
+    """It will not run there however often it is tried; nothing is left behind."""
+
+    reason: str
+    exit_code: int | None = None
+
+
+Outcome = Running | NotAdmitted | ImageMissing | CannotStart
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a pull is, for people."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One record as the engine stored it: a line, or a chunk of a long one."""
+
+    at: int
+    """Nanoseconds since the epoch."""
+    data: bytes
+    """As the container wrote it."""
+    stream: int = 1
+    """1 stdout, 2 stderr; always 1 where the way of watching cannot tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something happened to one of our containers; look at it again."""
+
+    assignment_id: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a running container uses now."""
+
+    cpu_percent: float | None
+    memory: int | None
+    """Bytes."""
+    pids: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One check of the doctor, with its mend."""
+
+    check: str
+    ok: bool
+    found: str
+    mend: str = ""
+    warning: bool = False
+    """Not right, and tasks run all the same."""
+
+
+class Engine(Protocol):
+    """One worker's engine."""
+
+    async def probe(self) -> WorkerSight:
+        """The whole worker in one round trip: host, engine, GPUs, our containers."""
+
+    async def start(self, order: Order) -> Outcome:
+        """Admits and runs one assignment, at most once, under the worker's lock.
+
+        Safe to repeat: a container of that name is looked at, never started twice.
+        """
+
+    def pull(self, image: str) -> AsyncIterator[PullProgress]:
+        """Brings the image to the worker. Raises ``EngineFailed`` with the registry's word,
+        or when nothing moved for the stall limit."""
+
+    async def look(self, assignment_id: str) -> ContainerSight | None:
+        """One container by name, whole; ``None`` only when the engine says it is not there."""
+
+    async def observe(self) -> tuple[ContainerSight, ...]:
+        """All containers with our labels, whoever placed them."""
+
+    def happenings(self) -> AbstractAsyncContextManager[AsyncIterator[Happening]]:
+        """The engine's own stream of events about our containers, from now on.
+
+        The context is entered once the stream is open, so an ``observe`` after that misses
+        nothing. The iterator ends or raises when the stream does."""
+
+    async def stop(self, assignment_id: str, *, grace: float) -> None:
+        """SIGTERM, then SIGKILL after ``grace`` seconds. Returns when it is sent and answered."""
+
+    async def remove(self, assignment_id: str) -> None:
+        """Removes an ended or never started container of ours; none there is fine."""
+
+    def logs(
+        self,
+        container_id: str,
+        *,
+        since: int = 0,
+        follow: bool = False,
+        tail: int | None = None,
+    ) -> AbstractAsyncContextManager[AsyncIterator[LogRecord]]:
+        """Records with ``at >= since`` (nanoseconds), the last ``tail`` of them, and then,
+        with ``follow``, those to come until the container ends."""
+
+    async def usage(self, container_ids: Sequence[str]) -> Mapping[str, Usage]:
+        """One-shot use of running containers, by id."""
+
+    async def sizes(self) -> Mapping[str, int]:
+        """Bytes written by each of our running containers to its own layer, by assignment id."""
+
+    def execute(
+        self, container_id: str, argv: Sequence[str], *, tty: bool, columns: int, rows: int
+    ) -> AbstractAsyncContextManager[Terminal]:
+        """A command in the running container."""
+
+    async def doctor(self) -> tuple[Finding, ...]:
+        """Every check with its mend."""
+
+    def preview(self, order: Order) -> str:
+        """The ``docker run`` line as a person would type it, for the task's preview."""
+
+    async def close(self) -> None: ...
+

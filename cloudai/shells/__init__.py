@@ -1,0 +1,81 @@
+"""How a script reaches a worker: the Shell protocol. Implementations: ``ssh``, ``local``.
+
+A shell carries text and bytes and knows nothing of Docker. Every remote call has three
+outcomes (facts, 1): a whole reply that says ok, a whole reply that says failed, or
+``Indeterminate`` raised. A worker that cannot be reached raises ``WorkerUnreachable`` or a
+child of it; so a caller that holds a ``Reply`` holds the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole reply, framed by the script and checked for its length."""
+
+    status: int
+    """What the script's main function returned; 0 is ok."""
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+    @property
+    def text(self) -> str:
+        """The body, decoded at the edge: worker bytes are never trusted to be UTF-8."""
+        return self.body.decode("utf-8", "replace")
+
+
+class Terminal(Protocol):
+    """A process on the worker with its streams open: ``exec`` (with or without a tty)."""
+
+    async def read(self) -> tuple[int, bytes]:
+        """Next output: (1 or 2, bytes); ``(0, b"")`` once both streams ended."""
+
+    async def write(self, data: bytes) -> None:
+        """To its stdin; empty bytes close it."""
+
+    async def resize(self, columns: int, rows: int) -> None: ...
+
+    async def wait(self) -> int:
+        """Its exit status. Raises ``Indeterminate`` if the link ended first."""
+
+    async def close(self) -> None: ...
+
+
+class Shell(Protocol):
+    """One worker's shell. Connects by itself, on first use and again after a loss."""
+
+    async def run(self, script: str, *, timeout: float) -> Reply:
+        """Sends a whole script (already wrapped by ``scripts.render``) to ``/bin/sh -s``.
+
+        ``timeout`` in seconds for the whole call. Raises ``WorkerUnreachable`` and its
+        children, ``Indeterminate`` when the reply is not whole.
+        """
+
+    def stream(
+        self, script: str, *, idle_timeout: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Runs a script and yields its raw stdout in chunks, as they come.
+
+        Its stdin stays open and is closed on leaving; scripts meant for this tie themselves
+        to it (facts, 12), so nothing outlives the context. ``idle_timeout``: seconds without
+        output after which ``Indeterminate`` is raised.
+        """
+
+    def terminal(
+        self, command: str, *, tty: bool, columns: int = 80, rows: int = 24
+    ) -> AbstractAsyncContextManager[Terminal]:
+        """Runs shell text with its streams open both ways, on a terminal where ``tty``."""
+
+    def socket(self, remote_path: str) -> AbstractAsyncContextManager[str]:
+        """A path on this machine (0600) through which the worker's UNIX socket is reached,
+        while the context lasts. Raises ``EngineFailed`` where the worker refuses that."""
+
+    async def close(self) -> None: ...
