@@ -90,9 +90,7 @@ class TaskNotFound(NotFound):
     code = "task_not_found"
 
     def __init__(self, wanted: str) -> None:
-        super().__init__(
-            f"Task {wanted} not found", hint="`cloudai tasks` lists them", task=wanted
-        )
+        super().__init__(f"Task {wanted} not found", hint="`cloudai tasks` lists them", task=wanted)
 
 
 class Conflict(CloudaiError):

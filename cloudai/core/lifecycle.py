@@ -128,7 +128,12 @@ def advance(task: Task, event: Event) -> Task | None:
             return _started(task, event.at, event.container_id, event.gpus, State.STOPPING)
         case StartFailed(), State.STARTING:
             return _end(
-                task, State.FAILED, event.at, event.reason, exit_code=event.exit_code, harvested=True
+                task,
+                State.FAILED,
+                event.at,
+                event.reason,
+                exit_code=event.exit_code,
+                harvested=True,
             )
         case StartFailed(), State.STOPPING:
             return _end(task, _after_stop(task), event.at, task.stop_reason, harvested=True)
@@ -147,7 +152,11 @@ def advance(task: Task, event: Event) -> Task | None:
             return _end(task, _after_stop(task), event.at, task.stop_reason, harvested=True)
         case Gone(), State.RUNNING:
             return _end(
-                task, State.FAILED, event.at, event.reason or "its container is gone", harvested=True
+                task,
+                State.FAILED,
+                event.at,
+                event.reason or "its container is gone",
+                harvested=True,
             )
         case _:
             return None
@@ -166,9 +175,7 @@ def _started(
         state=state,
         reason="",
         started_at=at,
-        assignment=replace(
-            task.assignment, container_id=container_id, gpus=gpus, started_at=at
-        ),
+        assignment=replace(task.assignment, container_id=container_id, gpus=gpus, started_at=at),
     )
 
 

@@ -6,15 +6,14 @@ bytes. People and the API speak cores and GiB ("GB" in the seeds means GiB).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
 
 GIB = 1024**3
 MIB = 1024**2
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class State(StrEnum):
@@ -119,7 +118,7 @@ class WorkerSpec:
     user: str | None = None
     identity_file: str | None = None
     proxy_jump: str | None = None
-    labels: Mapping[str, str] = NOTHING
+    labels: Mapping[str, str] = field(default_factory=dict)
     reserve: Resources = Resources()
     """Kept free of tasks, for the people who work on that host."""
     max_gpus: int | None = None
@@ -302,8 +301,6 @@ class TaskSpec:
     @property
     def command(self) -> str:
         """What runs, as one line for people (seed 002's ``command``)."""
-        import shlex
-
         return self.shell if self.shell is not None else shlex.join(self.argv)
 
 

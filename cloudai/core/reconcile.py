@@ -1,13 +1,13 @@
 """What a sighting means: the heart of the program. Pure; one test a cell.
 
-=========  ==================  =========================  =======================  ==================
-state      absent              created, never started     running (or paused)      exited
-=========  ==================  =========================  =======================  ==================
-STARTING   start (again)       start, or StartFailed      Started                  Exited
-RUNNING    confirm, then Gone  Gone                       – (limits are checked)   Exited
-STOPPING   confirm, then Gone  remove, Gone               stop (again)             Exited
-final      – (harvested)       remove                     stop: stale assignment   harvest, remove
-=========  ==================  =========================  =======================  ==================
+========  ==================  ========================  =======================  ===============
+state     absent              created, never started    running (or paused)      exited
+========  ==================  ========================  =======================  ===============
+STARTING  start (again)       start, or StartFailed     Started                  Exited
+RUNNING   confirm, then Gone  Gone                      – (limits are checked)   Exited
+STOPPING  confirm, then Gone  remove, Gone              stop (again)             Exited
+final     – (harvested)       remove                    stop: stale assignment   harvest, remove
+========  ==================  ========================  =======================  ===============
 
 Unreachable, or not seen since the task last changed: wait. Always.
 """

@@ -1,0 +1,236 @@
+"""The state machine and the reconcile table, one test a cell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cloudai.core.lifecycle import (
+    Exited,
+    Gone,
+    Placed,
+    Refused,
+    Started,
+    StartFailed,
+    StopAsked,
+    advance,
+)
+from cloudai.core.model import (
+    FINAL,
+    ContainerSight,
+    Phase,
+    Resources,
+    State,
+    Task,
+    TaskSpec,
+)
+from cloudai.core.reconcile import (
+    UNSEEN,
+    Confirm,
+    Harvest,
+    Record,
+    Remove,
+    Sighting,
+    Start,
+    Stop,
+    Wait,
+    reconcile,
+)
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+QUEUED = Task(id="task-1-a", spec=TaskSpec(image="busybox"), state=State.QUEUED, created_at=NOW)
+
+
+def after(*events, task=QUEUED) -> Task:
+    for event in events:
+        moved = advance(task, event)
+        assert moved is not None, f"{event} does not apply to {task.state}"
+        task = moved
+    return task
+
+
+PLACED = Placed(at=NOW, worker_id="w1")
+STARTED = Started(at=NOW, number=1, container_id="c1", gpus=("GPU-1",))
+
+
+def exited(code=0, **more) -> Exited:
+    return Exited(at=NOW, number=1, container_id="c1", exit_code=code, **more)
+
+
+STARTING = after(PLACED)
+RUNNING = after(PLACED, STARTED)
+STOPPING = after(PLACED, STARTED, StopAsked(at=NOW))
+COMPLETED = after(PLACED, STARTED, exited())
+
+
+def test_a_good_life():
+    assert COMPLETED.state is State.COMPLETED
+    assert COMPLETED.exit_code == 0
+    assert COMPLETED.assignment.id == "task-1-a.1"
+    assert COMPLETED.assignment.gpus == ("GPU-1",)
+    assert not COMPLETED.assignment.harvested
+
+
+def test_a_refusal_goes_back_to_the_queue_with_its_reason_and_the_next_try_has_a_new_number():
+    task = after(PLACED, Refused(at=NOW, number=1, reason="Insufficient GPU"))
+    assert (task.state, task.reason) == (State.QUEUED, "Insufficient GPU")
+    assert after(PLACED, task=task).assignment.number == 2
+
+
+def test_a_refusal_fails_a_dispatched_task():
+    task = after(
+        PLACED,
+        Refused(at=NOW, number=1, reason="Insufficient GPU"),
+        task=replace(QUEUED, direct=True),
+    )
+    assert (task.state, task.reason) == (State.FAILED, "Insufficient GPU")
+
+
+@pytest.mark.parametrize(
+    ("event", "state", "words"),
+    [
+        (exited(3), State.FAILED, "exit code 3"),
+        (exited(137), State.FAILED, "SIGKILL"),
+        (exited(137, oom_killed=True, memory=2**29), State.FAILED, "out of memory (limit 0.50 GB)"),
+        (exited(0, oom_killed=True), State.COMPLETED, ""),
+        (exited(139), State.FAILED, "signal 11"),
+        (exited(0, error="no record of its exit"), State.FAILED, "no record"),
+    ],
+)
+def test_ends(event, state, words):
+    task = after(PLACED, STARTED, event)
+    assert task.state is state
+    assert words in task.reason
+    assert bool(task.reason) == bool(words)
+
+
+def test_a_cancel_before_the_start_is_known_ends_cancelled_however_it_ended():
+    asked = after(PLACED, StopAsked(at=NOW))
+    assert asked.state is State.STOPPING
+    assert after(Gone(at=NOW, number=1), task=asked).state is State.CANCELLED
+    assert after(exited(0), task=asked).state is State.CANCELLED
+    assert after(StopAsked(at=NOW)).state is State.CANCELLED
+
+
+def test_a_limit_fails_with_its_reason():
+    task = after(
+        PLACED, STARTED, StopAsked(at=NOW, reason="time limit of 1 s reached"), exited(137)
+    )
+    assert (task.state, task.reason) == (State.FAILED, "time limit of 1 s reached")
+
+
+@pytest.mark.parametrize(
+    ("task", "event"),
+    [
+        (COMPLETED, STARTED),
+        (COMPLETED, exited(1)),
+        (COMPLETED, StopAsked(at=NOW)),
+        (COMPLETED, Gone(at=NOW, number=1)),
+        (COMPLETED, PLACED),
+        (RUNNING, PLACED),
+        (RUNNING, STARTED),
+        (RUNNING, Refused(at=NOW, number=1, reason="x")),
+        (RUNNING, replace(exited(), container_id="another")),
+        (RUNNING, replace(exited(), number=2)),
+        (QUEUED, STARTED),
+        (QUEUED, exited()),
+        (STARTING, Gone(at=NOW, number=1)),
+    ],
+)
+def test_stale_news_changes_nothing(task, event):
+    assert advance(task, event) is None
+
+
+def seen(phase: Phase, **more) -> Sighting:
+    fields = {
+        "id": "c1",
+        "assignment_id": "task-1-a.1",
+        "task_id": "task-1-a",
+        "store_id": "s",
+        "phase": phase,
+        "started_at": None if phase is Phase.CREATED else NOW,
+        "exit_code": 0 if phase is Phase.EXITED else None,
+        "held": Resources.of(cpus=1),
+    }
+    return Sighting(True, ContainerSight(**{**fields, **more}))
+
+
+ABSENT = Sighting(True)
+GONE = Sighting(True, confirmed=True)
+CREATED = seen(Phase.CREATED)
+ALIVE = seen(Phase.RUNNING)
+PAUSED = seen(Phase.PAUSED)
+ENDED = seen(Phase.EXITED)
+NEVER = seen(Phase.EXITED, started_at=None)
+
+
+@pytest.mark.parametrize(
+    ("task", "sighting", "action"),
+    [
+        (STARTING, ABSENT, Start),
+        (STARTING, GONE, Start),
+        (STARTING, CREATED, Start),
+        (STARTING, ALIVE, Record),
+        (STARTING, PAUSED, Record),
+        (STARTING, ENDED, Record),
+        (RUNNING, ABSENT, Confirm),
+        (RUNNING, GONE, Record),
+        (RUNNING, CREATED, Record),
+        (RUNNING, ALIVE, Wait),
+        (RUNNING, PAUSED, Wait),
+        (RUNNING, ENDED, Record),
+        (STOPPING, ABSENT, Confirm),
+        (STOPPING, GONE, Record),
+        (STOPPING, CREATED, Record),
+        (STOPPING, ALIVE, Stop),
+        (STOPPING, ENDED, Record),
+        (COMPLETED, ABSENT, Wait),
+        (COMPLETED, CREATED, Remove),
+        (COMPLETED, ALIVE, Stop),
+        (COMPLETED, ENDED, Harvest),
+        (QUEUED, ABSENT, Wait),
+    ]
+    + [(task, UNSEEN, Wait) for task in (STARTING, RUNNING, STOPPING, COMPLETED)],
+)
+def test_what_a_sighting_means(task, sighting, action):
+    assert type(reconcile(task, sighting, NOW)) is action
+
+
+@pytest.mark.parametrize(
+    ("task", "sighting", "event", "state"),
+    [
+        (STARTING, ALIVE, Started, State.RUNNING),
+        (STARTING, ENDED, Exited, State.COMPLETED),
+        (STARTING, seen(Phase.CREATED, error="no such command"), StartFailed, State.FAILED),
+        (RUNNING, ENDED, Exited, State.COMPLETED),
+        (RUNNING, seen(Phase.EXITED, exit_code=None), Exited, State.FAILED),
+        (RUNNING, NEVER, Gone, State.FAILED),
+        (RUNNING, GONE, Gone, State.FAILED),
+        (STOPPING, ENDED, Exited, State.CANCELLED),
+        (STOPPING, CREATED, Gone, State.CANCELLED),
+        (STOPPING, GONE, Gone, State.CANCELLED),
+    ],
+)
+def test_what_is_recorded_applies(task, sighting, event, state):
+    action = reconcile(task, sighting, NOW)
+    assert isinstance(action, Record)
+    assert isinstance(action.event, event)
+    assert advance(task, action.event).state is state
+
+
+def test_a_time_limit_stops_at_its_time_and_not_before():
+    task = replace(RUNNING, spec=replace(RUNNING.spec, time_limit=60))
+    assert reconcile(task, ALIVE, NOW + timedelta(seconds=59)) == Wait()
+    action = reconcile(task, ALIVE, NOW + timedelta(seconds=60))
+    assert action == Record(
+        StopAsked(at=NOW + timedelta(seconds=60), reason="time limit of 60 s reached")
+    )
+
+
+def test_no_event_leaves_a_final_state():
+    for state in FINAL:
+        task = replace(COMPLETED, state=state)
+        for event in (PLACED, STARTED, exited(1), StopAsked(at=NOW), Gone(at=NOW, number=1)):
+            assert advance(task, event) is None
