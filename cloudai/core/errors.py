@@ -16,6 +16,7 @@
     │   ├── HostKeyChanged                stops that worker only
     │   └── Indeterminate                 a reply was cut: nothing is known of what it was about
     ├── EngineFailed             exit 1   the worker answered, whole: that cannot be done
+    │   └── ContainerGone                 ... for there is no such container any more
     └── StoreFailed              exit 1   the database or the disk at home
         ├── StoreBusy
         ├── StoreReadOnly
@@ -154,6 +155,12 @@ class EngineFailed(CloudaiError):
 
     code = "engine_failed"
     http_status = 502
+
+
+class ContainerGone(EngineFailed):
+    """The worker answered, whole, that there is no such container."""
+
+    code = "container_gone"
 
 
 class StoreFailed(CloudaiError):

@@ -1,0 +1,50 @@
+"""The controller itself: health, the doctor of this side, leaving."""
+
+from __future__ import annotations
+
+import os
+
+from fastapi import APIRouter, Request
+
+from cloudai import __version__
+
+from . import shapes
+from .doors import Doors
+from .tasks import desk_of
+
+router = APIRouter(tags=["controller"])
+
+
+@router.get("/health")
+async def health(request: Request) -> shapes.Json:
+    """That it runs, since when, and over which inventory."""
+    doors: Doors = request.app.state.doors
+    inventory = doors.controller.inventory
+    return {
+        "status": "ok",
+        "version": __version__,
+        "pid": os.getpid(),
+        "home": str(doors.home),
+        "inventory": {
+            "path": str(inventory.path) if inventory.path else None,
+            "error": doors.controller.inventory_error,
+            "workers": len(doors.controller.fleet.workers()),
+        },
+        "since": shapes.moment(doors.since),
+        "notices": doors.notices(),
+    }
+
+
+@router.get("/doctor")
+async def doctor(request: Request) -> shapes.Json:
+    """The checks of this side: database, disk, inventory, keys."""
+    findings = await desk_of(request).examine_home()
+    return {"findings": [shapes.finding(one) for one in findings]}
+
+
+@router.post("/controller/stop")
+async def stop(request: Request) -> shapes.Json:
+    """Leaves. Nothing on any worker is touched."""
+    doors: Doors = request.app.state.doors
+    doors.leave.set()
+    return {"stopping": True, "pid": os.getpid()}

@@ -1,0 +1,87 @@
+"""What the doors know beside the tasks: who asked when, which inventory was meant, how to leave."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote
+
+from cloudai.controller.loop import Controller
+from cloudai.core.errors import Conflict
+from cloudai.inventory import InventoryFile
+
+
+class Doors:
+    """One controller's doors."""
+
+    def __init__(self, controller: Controller, home: Path) -> None:
+        self.controller = controller
+        self.home = home
+        self.since = datetime.now(UTC)
+        self.leave = asyncio.Event()
+        """Set by ``POST /controller/stop``."""
+        self._open = 0
+        self._last = time.monotonic()
+        self._other_inventory = ""
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+            self._last = time.monotonic()
+
+    def quiet_for(self) -> float:
+        """Seconds since anybody asked, or anything was queued or on a worker."""
+        if self._open:
+            return 0.0
+        return time.monotonic() - max(self._last, self.controller.idle_since)
+
+    def notices(self) -> list[str]:
+        """What wants a person's eye, a line each."""
+        lines = []
+        if self.controller.inventory_error:
+            lines.append(
+                "inventory: the last good version stays in use until this is mended: "
+                + self.controller.inventory_error
+            )
+        if self._other_inventory:
+            lines.append(self._other_inventory)
+        return lines
+
+    def check_inventory(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """A controller has one inventory. Raises ``Conflict`` where a person named another;
+        one that merely lies in the current folder is pointed out."""
+        sent = dict(headers)
+        self._other_inventory = ""
+        if b"x-cloudai-inventory" not in sent:
+            return
+        wanted = Path(unquote(sent[b"x-cloudai-inventory"].decode("latin-1")))
+        present = self.controller.inventory.path
+        if present is None or wanted == present or not wanted.exists():
+            if present != wanted and b"x-cloudai-inventory-explicit" in sent:
+                raise self._conflict(wanted, present)
+            return
+        if not present.exists():
+            self.controller.inventory = InventoryFile(wanted)
+            self.controller.wake()
+            return
+        if b"x-cloudai-inventory-explicit" in sent:
+            raise self._conflict(wanted, present)
+        if wanted != self.home / "hosts.yaml":
+            self._other_inventory = (
+                f"using the inventory {present}, not {wanted}:"
+                " `cloudai controller stop` first to change over"
+            )
+
+    def _conflict(self, wanted: Path, present: Path | None) -> Conflict:
+        return Conflict(
+            f"the controller of {self.home} uses the inventory {present}, not {wanted}",
+            hint="`cloudai controller stop`, then again; or another CLOUDAI_HOME for another fleet",
+        )

@@ -1,0 +1,26 @@
+"""Examples of what may be sent, for the OpenAPI page. Validation has its home in
+``core.request``: the same for every door."""
+
+from __future__ import annotations
+
+from fastapi.openapi.models import Example
+
+TASK_EXAMPLES: dict[str, Example] = {
+    "smallest": Example(value={"docker_image": "alpine", "argv": ["echo", "hello"]}),
+    "training": Example(
+        value={
+            "docker_image": "pytorch/pytorch:latest",
+            "command": "python train.py --epochs 10",
+            "req_cpu": 4.0,
+            "req_memory": "16g",
+            "req_storage": 20.0,
+            "req_gpu": 1.0,
+            "name": "train",
+            "env": {"WANDB_MODE": "offline"},
+            "mounts": ["type=bind,src=/data,dst=/data,readonly"],
+            "shm_size": "2g",
+            "time_limit": "8h",
+            "idempotency_key": "nightly-2026-01-31",
+        }
+    ),
+}

@@ -1,0 +1,247 @@
+"""The JSON of ``docs/api.md``: the domain in, plain values out. ``--json`` prints the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from cloudai.controller.fleet import free_now
+from cloudai.controller.link import Link, Reach
+from cloudai.core.capacity import Free, GpuUse, Hold
+from cloudai.core.model import (
+    GIB,
+    Assignment,
+    ContainerSight,
+    GpuProcess,
+    Resources,
+    Task,
+)
+from cloudai.engines import Finding, Usage
+
+Json = dict[str, Any]
+
+
+def moment(at: datetime | None) -> str | None:
+    """ISO 8601 in UTC."""
+    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def gib(amount: int | None) -> float | None:
+    """Bytes as GiB, to a thousandth."""
+    return None if amount is None else round(amount / GIB, 3)
+
+
+def assignment(one: Assignment) -> Json:
+    return {
+        "assignment_id": one.id,
+        "number": one.number,
+        "worker_id": one.worker_id,
+        "placed_at": moment(one.placed_at),
+        "started_at": moment(one.started_at),
+        "ended_at": moment(one.ended_at),
+        "exit_code": one.exit_code,
+        "container_id": one.container_id,
+        "gpus": list(one.gpus),
+        "reason": one.reason,
+        "harvested": one.harvested,
+    }
+
+
+def task(one: Task, *, reason: str = "", phase: str = "", link: Link | None = None) -> Json:
+    """A task as in lists. ``reason``: why it waits, where the scheduler knows better."""
+    spec, held = one.spec, one.assignment
+    shown = held if one.state.assigned or one.state.final else None
+    return {
+        "task_id": one.id,
+        "user_id": spec.user_id,
+        "name": spec.name,
+        "docker_image": spec.image,
+        "command": spec.command,
+        "req_cpu": spec.resources.cpus,
+        "req_memory": spec.resources.memory_gib,
+        "req_storage": spec.resources.storage_gib,
+        "req_gpu": spec.resources.gpus,
+        "status": str(one.state),
+        "reason": reason or one.stop_reason or one.reason,
+        "phase": phase,
+        "created_at": moment(one.created_at),
+        "started_at": moment(one.started_at),
+        "completed_at": moment(one.completed_at),
+        "worker_id": shown.worker_id if shown else None,
+        "target": spec.target,
+        "container_id": shown.container_id if shown else None,
+        "gpus": list(shown.gpus) if shown else [],
+        "exit_code": one.exit_code,
+        "env": list(spec.env),
+        "mounts": list(spec.mounts),
+        "workdir": spec.workdir,
+        "run_as": spec.run_as,
+        "shm_size": gib(spec.shm_size),
+        "time_limit": spec.time_limit,
+        "idempotency_key": spec.idempotency_key,
+        "direct": one.direct,
+        "worker_seen": _seen(one, link),
+        "assignments": [assignment(held)] if held else [],
+    }
+
+
+def _seen(one: Task, link: Link | None) -> Json:
+    if not one.state.assigned:
+        return {"reachable": True, "since": None}
+    if link is None:
+        return {"reachable": False, "since": None}
+    return {"reachable": link.reach is Reach.ACTIVE, "since": moment(link.since)}
+
+
+# ---------------------------------------------------------------------- workers
+
+
+def worker(link: Link, *, draining: bool, holds: Iterable[Hold] = ()) -> Json:
+    """A worker as in lists. Numbers are as last seen, ``None`` before the first sight."""
+    spec, sight = link.spec, link.sight
+    free = free_now(link, holds)
+    living = [container for container in link.containers() if container.holds]
+    return {
+        "worker_id": link.id,
+        "state": _state(link, draining),
+        "reason": link.reason,
+        "since": moment(link.since),
+        "host": spec.host or ("localhost" if spec.connection == "local" else link.id),
+        "labels": dict(spec.labels),
+        "draining": draining,
+        "cpus": _cpus(free),
+        "memory": _amounts(free, "memory_gib", available=gib(sight.memory_available))
+        if sight
+        else _amounts(None, "", available=None),
+        "storage": _amounts(free, "storage_gib"),
+        "gpus": [gpu(use, living) for use in free.gpus] if free else [],
+        "gpu_trouble": sight.gpu_trouble if sight else "",
+        "tasks": len(living),
+        "load": sight.load if sight else None,
+        "engine": {
+            "version": sight.engine.version,
+            "storage_limit": sight.engine.storage_limit,
+            "gpu_runtime": sight.engine.gpu_runtime,
+        }
+        if sight
+        else None,
+        "seen_at": moment(link.seen_at),
+    }
+
+
+def _state(link: Link, draining: bool) -> str:
+    if link.twin:
+        return str(Reach.STOPPED)
+    if link.reach is Reach.ACTIVE and draining:
+        return "draining"
+    return str(link.reach)
+
+
+def _cpus(free: Free | None) -> Json:
+    if free is None:
+        return {"total": None, "reserved": None, "free": None}
+    return {
+        "total": free.total.cpus,
+        "reserved": free.reserved.cpus,
+        "free": max(0.0, free.free.cpus),
+    }
+
+
+def _amounts(free: Free | None, attribute: str, **more: float | None) -> Json:
+    def read(amount: Resources) -> float:
+        return max(0.0, round(getattr(amount, attribute), 3))
+
+    if free is None:
+        return {"total": None, "reserved": None, "free": None, **more}
+    return {
+        "total": read(free.total),
+        "reserved": read(free.reserved),
+        "free": read(free.free),
+        **more,
+    }
+
+
+def gpu(use: GpuUse, containers: Iterable[ContainerSight]) -> Json:
+    owner = {container.id: container.task_id for container in containers}
+    one = use.gpu
+    return {
+        "uuid": one.uuid,
+        "index": one.index,
+        "model": one.model,
+        "memory": gib(one.memory),
+        "memory_used": gib(one.memory_used),
+        "utilisation": one.utilisation,
+        "temperature": one.temperature,
+        "mig_parent": one.mig_parent,
+        "error": one.error,
+        "use": str(use.use),
+        "held": use.held / 1000,
+        "tasks": list(use.tasks),
+        "processes": [_process(process, owner) for process in one.processes],
+    }
+
+
+def _process(process: GpuProcess, owner: Mapping[str, str]) -> Json:
+    return {
+        "pid": process.pid,
+        "name": process.name,
+        "user": process.user,
+        "memory": gib(process.memory),
+        "task_id": owner.get(process.container or ""),
+    }
+
+
+def worker_in_depth(
+    link: Link,
+    *,
+    draining: bool,
+    holds: Iterable[Hold],
+    usage: Mapping[str, Usage],
+    store_id: str,
+) -> Json:
+    """What ``stats`` shows: reservations and whose, the host, the engine."""
+    sight = link.sight
+    skew = None
+    if sight is not None and link.seen_at is not None:
+        skew = round((sight.clock - link.seen_at).total_seconds(), 1)
+    return {
+        **worker(link, draining=draining, holds=holds),
+        "reservations": [
+            _reservation(container, usage.get(container.id), store_id)
+            for container in link.containers()
+            if container.holds
+        ],
+        "os": sight.os if sight else None,
+        "kernel": sight.kernel if sight else None,
+        "login": sight.login if sight else None,
+        "clock_skew": skew,
+        "watching": getattr(link.engine, "watching", None),
+    }
+
+
+def _reservation(container: ContainerSight, usage: Usage | None, store_id: str) -> Json:
+    return {
+        "task_id": container.task_id,
+        "user_id": container.user_id,
+        "name": container.task_name or None,
+        "mine": container.store_id == store_id,
+        "cpus": container.held.cpus,
+        "memory": gib(container.held.memory),
+        "storage": gib(container.held.storage),
+        "gpus": list(container.gpus),
+        "since": moment(container.started_at),
+        "phase": str(container.phase),
+        "cpu_percent": usage.cpu_percent if usage else None,
+        "memory_used": gib(usage.memory) if usage else None,
+    }
+
+
+def finding(one: Finding) -> Json:
+    return {
+        "check": one.check,
+        "ok": one.ok,
+        "warning": one.warning,
+        "found": one.found,
+        "mend": one.mend,
+    }

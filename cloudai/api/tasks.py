@@ -1,0 +1,173 @@
+"""Tasks: submit, ask, cancel, forget, read logs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from cloudai.controller.desk import Desk, has_ended, has_left_starting
+from cloudai.core.errors import InvalidInput, TaskNotFound, WorkerNotFound
+from cloudai.core.model import State, Task
+from cloudai.core.units import parse_since
+from cloudai.service import now
+
+from . import shapes
+from .requests import TASK_EXAMPLES
+
+router = APIRouter(prefix="/tasks", tags=["tasks"])
+
+LONGEST_WAIT = 60.0
+"""Seconds a request may wait at the most."""
+
+Wanted = Annotated[dict[str, Any], Body(openapi_examples=TASK_EXAMPLES)]
+
+
+def desk_of(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def shape(desk: Desk, task: Task) -> shapes.Json:
+    """A task as it stands, with what only the running controller knows."""
+    link = desk.controller.fleet.get(task.worker_id) if task.worker_id else None
+    waits = desk.controller.waiting.get(task.id, "") if task.state is State.QUEUED else ""
+    phase = desk.controller.effects.phases.get(task.id, "")
+    return shapes.task(task, reason=waits, phase=phase, link=link)
+
+
+async def in_full(desk: Desk, task: Task) -> shapes.Json:
+    """One task with its whole story."""
+    store = desk.service.store
+    assignments = await desk.service.in_thread(store.assignments, task.id)
+    events = await desk.service.in_thread(store.events, task.id)
+    return {
+        **shape(desk, task),
+        "docker_run": desk.preview(task),
+        "assignments": [shapes.assignment(one) for one in assignments],
+        "events": [{**asdict(one), "at": shapes.moment(one.at)} for one in events],
+    }
+
+
+@router.post("/", status_code=201)
+async def submit(request: Request, body: Wanted, dry_run: bool = False) -> Response:
+    """Queues a task. 200 and the earlier task for an idempotency key that is known."""
+    desk = desk_of(request)
+    target = body.get("target")
+    if isinstance(target, str) and desk.controller.fleet.get(target) is None:
+        raise WorkerNotFound(target)
+    task, created = await desk.service.submit(
+        body, default_user=request.app.state.default_user, dry_run=dry_run
+    )
+    if dry_run:
+        shown = {**shape(desk, task), "docker_run": desk.preview(task), "events": []}
+        return JSONResponse(shown, 200)
+    return JSONResponse(await in_full(desk, task), 201 if created else 200)
+
+
+@router.get("/")
+async def list_tasks(
+    request: Request,
+    status: Annotated[list[State] | None, Query()] = None,
+    user: str | None = None,
+    worker: str | None = None,
+    name: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> shapes.Json:
+    """Newest first, with how many there are in all."""
+    desk = desk_of(request)
+    found, total = await desk.service.tasks(
+        states=status or (), user=user, worker=worker, name=name, limit=limit, offset=offset
+    )
+    return {"tasks": [shape(desk, task) for task in found], "total": total}
+
+
+@router.get("/stats/metrics")
+async def metrics(request: Request) -> Mapping[str, object]:
+    """Seed 003's figures."""
+    return await desk_of(request).service.metrics()
+
+
+@router.get("/{task_id}")
+async def show(
+    request: Request,
+    task_id: str,
+    until: str | None = None,
+    timeout: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 25.0,
+    user: str | None = None,
+) -> shapes.Json:
+    """One task; with ``until`` answers once it left ``starting``, or is final."""
+    desk = desk_of(request)
+    conditions = {"started": has_left_starting, "final": has_ended}
+    if until is not None and until not in conditions:
+        raise InvalidInput(f"until is {until!r}; it can be started or final")
+    task = await desk.service.find(task_id)
+    if user is not None and user != task.spec.user_id:
+        raise TaskNotFound(f"{task_id} of {user}")
+    if until is not None:
+        task = await desk.controller.wait_for(task.id, conditions[until], timeout=timeout)
+    return await in_full(desk, task)
+
+
+@router.patch("/{task_id}/cancel")
+async def cancel(request: Request, task_id: str) -> shapes.Json:
+    """Stops it, then kills it after its grace."""
+    desk = desk_of(request)
+    return shape(desk, await desk.service.cancel(task_id))
+
+
+@router.delete("/{task_id}", status_code=204)
+async def forget(request: Request, task_id: str) -> None:
+    """Forgets a finished task and its logs."""
+    await desk_of(request).service.forget(task_id)
+
+
+@router.get("/{task_id}/logs", response_class=StreamingResponse)
+async def logs(
+    request: Request,
+    task_id: str,
+    follow: bool = False,
+    tail: Annotated[int | None, Query(ge=0)] = None,
+    since: str | None = None,
+) -> StreamingResponse:
+    """Bytes as the container wrote them."""
+    desk = desk_of(request)
+    task = await desk.service.find(task_id)
+    begin = parse_since(since, now()) if since else 0
+    stream = await desk.logs(task, since=begin, tail=tail, follow=follow)
+    return StreamingResponse(
+        while_listening(request, stream), media_type="application/octet-stream"
+    )
+
+
+async def while_listening(
+    request: Request, stream: AsyncGenerator[bytes, None]
+) -> AsyncIterator[bytes]:
+    """The stream until it ends or its reader is gone: a quiet log sends nothing, so sending
+    would never tell."""
+    gone = asyncio.ensure_future(_left(request))
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(stream, None))
+            await asyncio.wait({coming, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+                return
+            chunk = coming.result()
+            if chunk is None:
+                return
+            yield chunk
+    finally:
+        gone.cancel()
+        await stream.aclose()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""The loop that watches workers and carries out what ``core`` decides; owns the shells."""

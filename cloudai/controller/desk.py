@@ -1,0 +1,356 @@
+"""What a user can do that needs workers: dispatch, look at workers, register, read logs, enter
+a container. The tasks' own verbs are the service's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cloudai.core.capacity import Hold
+from cloudai.core.errors import (
+    CloudaiError,
+    Conflict,
+    EngineFailed,
+    Insufficient,
+    InvalidInput,
+    WorkerNotActive,
+    WorkerNotFound,
+    WorkerUnreachable,
+)
+from cloudai.core.lifecycle import StopAsked
+from cloudai.core.model import State, Task, WorkerSpec
+from cloudai.engines import Engine, Finding, Order, Usage
+from cloudai.inventory import add_worker, remove_worker
+from cloudai.service import Service, now
+from cloudai.shells import Terminal
+
+from .fleet import holds_by_worker
+from .home import examine_home
+from .link import Link, Reach
+from .loop import Controller
+
+
+class HostKeys(Protocol):
+    """Pins host keys; see ``shells.ssh``."""
+
+    async def pin(self, spec: WorkerSpec, fingerprint: str) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A link with what the store knows beside it."""
+
+    link: Link
+    draining: bool
+    holds: Sequence[Hold]
+
+
+class Desk:
+    """One method a wish. Raises the errors of ``core.errors``."""
+
+    def __init__(self, controller: Controller, host_keys: HostKeys) -> None:
+        self.controller = controller
+        self.service: Service = controller.service
+        self.host_keys = host_keys
+
+    # ---------------------------------------------------------------- dispatch
+
+    async def dispatch(
+        self,
+        worker_id: str,
+        body: Mapping[str, object],
+        *,
+        default_user: str,
+        timeout: float,
+    ) -> Task:
+        """Seed 000: bypasses queue and scheduler. Answers once the container runs or has ended,
+        or with the task still ``starting`` after ``timeout`` seconds (an image being pulled).
+
+        A failed dispatch leaves the task ``failed`` with that reason, reserves nothing, and
+        raises why, with ``task_id`` in the details.
+        """
+        target = body.get("target")
+        if target not in (None, worker_id):
+            raise InvalidInput(f"target is {target!r}, and the dispatch is to {worker_id}")
+        task, created = await self.service.submit(body, default_user=default_user, direct=True)
+        if not created:
+            return task
+        try:
+            await self._check(worker_id, timeout)
+        except CloudaiError as error:
+            error.details["task_id"] = task.id
+            await self.service.record(task, StopAsked(at=now(), reason=error.message))
+            raise
+        await self.controller.place(task, worker_id)
+        return await self.controller.wait_for(task.id, has_left_starting, timeout=timeout)
+
+    async def _check(self, worker_id: str, timeout: float) -> None:
+        link = self.controller.fleet.link(worker_id)
+        if worker_id in self.controller.draining:
+            raise WorkerNotActive(worker_id, why="it is draining; `cloudai resume` opens it again")
+        if link.twin:
+            raise WorkerNotActive(worker_id, why=link.reason)
+        await link.ensure(timeout)
+
+    # ---------------------------------------------------------------- workers
+
+    async def workers(self, *, refresh: bool = False) -> list[WorkerView]:
+        """All of the inventory, in its order. ``refresh``: probed first, reachable or not."""
+        links = self.controller.fleet.workers()
+        if refresh:
+            await asyncio.gather(*(self._refresh(link) for link in links))
+        return [await self.view(link) for link in links]
+
+    async def settled(self, timeout: float) -> None:
+        """Waits, at most so many seconds, until every worker was tried once."""
+        connecting = [
+            link for link in self.controller.fleet.workers() if link.reach is Reach.CONNECTING
+        ]
+        await asyncio.gather(*(link.ensure(timeout) for link in connecting), return_exceptions=True)
+
+    async def _refresh(self, link: Link) -> None:
+        try:
+            if link.reach is Reach.ACTIVE:
+                await link.refresh()
+            else:
+                await link.ensure(10)
+        except CloudaiError as error:
+            link.lost(error)
+
+    async def view(self, link: Link) -> WorkerView:
+        active = await self.service.in_thread(self.service.store.active)
+        holds = holds_by_worker(active).get(link.id, [])
+        return WorkerView(link, link.id in self.controller.draining, holds)
+
+    async def worker(self, worker_id: str) -> tuple[WorkerView, Mapping[str, Usage]]:
+        """One in depth: probed now, with what its containers use. As last seen when it cannot
+        be reached."""
+        link = self.controller.fleet.link(worker_id)
+        await self._refresh(link)
+        running = [container.id for container in link.containers() if container.holds]
+        usage: Mapping[str, Usage] = {}
+        if link.reach is Reach.ACTIVE and running:
+            try:
+                usage = await link.engine.usage(running)
+            except EngineFailed:
+                usage = {}
+            except WorkerUnreachable as error:
+                link.lost(error)
+        return await self.view(link), usage
+
+    async def set_draining(self, worker_id: str, draining: bool) -> WorkerView:
+        """No new tasks there, or again."""
+        link = self.controller.fleet.link(worker_id)
+        await self.service.in_thread(self.service.store.set_draining, worker_id, draining, now())
+        self.controller.draining = await self.service.in_thread(self.service.store.draining)
+        if not draining:
+            link.poke()
+        self.controller.wake()
+        return await self.view(link)
+
+    async def doctor(self, worker_id: str) -> tuple[Finding, ...]:
+        """Every check of a worker with its mend."""
+        link = self.controller.fleet.link(worker_id)
+        findings = await examine(link.engine)
+        link.poke()
+        return findings
+
+    async def examine_home(self) -> tuple[Finding, ...]:
+        """Every check of this machine with its mend."""
+        return await examine_home(
+            self.service,
+            inventory=self.controller.inventory.path,
+            inventory_error=self.controller.inventory_error,
+            workers=len(self.controller.fleet.workers()),
+        )
+
+    # ---------------------------------------------------------------- registering
+
+    async def register(
+        self, spec: WorkerSpec, *, fingerprint: str | None
+    ) -> tuple[WorkerView, tuple[Finding, ...]]:
+        """Pins the host key, runs the doctor, writes the inventory keeping its comments.
+
+        Raises ``HostKeyUnknown`` with the fingerprint where none is given and none is known;
+        nothing is written where the worker cannot be reached.
+        """
+        fleet = self.controller.fleet
+        known = fleet.get(spec.id)
+        if known is not None and not known.retired:
+            raise Conflict(
+                f"Worker {spec.id} is in the inventory already"
+                + (f" ({known.spec.place})" if known.spec.place else "")
+            )
+        path = self._inventory_path()
+        if fingerprint is not None and spec.connection == "ssh":
+            await self.host_keys.pin(spec, fingerprint)
+        engine = self.controller.fleet.connect(spec)
+        try:
+            sight = await engine.probe()
+            findings = await engine.doctor()
+        finally:
+            await engine.close()
+        for link in fleet.workers():
+            if link.sight is None:
+                continue
+            same = (link.sight.machine_id, link.sight.engine.id)
+            if same == (sight.machine_id, sight.engine.id):
+                raise Conflict(
+                    f"{spec.host} is the same machine and engine as worker {link.id}",
+                    hint=f"use {link.id}, or unregister it first",
+                )
+        await self.service.in_thread(add_worker, path, spec)
+        self.controller.follow_inventory([])
+        link = fleet.link(spec.id)
+        await asyncio.gather(link.ensure(15), return_exceptions=True)
+        return await self.view(link), findings
+
+    def _inventory_path(self) -> Path:
+        snapshot = self.controller.inventory.read()
+        if snapshot.error:
+            raise Conflict(
+                "the inventory has a mistake; nothing was written",
+                hint=snapshot.error,
+            )
+        assert snapshot.path is not None
+        return snapshot.path
+
+    async def unregister(self, worker_id: str) -> None:
+        """Takes a worker out of the inventory. Raises ``Conflict`` while it holds tasks."""
+        self.controller.fleet.link(worker_id)
+        active = await self.service.in_thread(self.service.store.active)
+        holds = [hold.task_id for hold in holds_by_worker(active).get(worker_id, [])]
+        if holds:
+            raise Conflict(
+                f"Worker {worker_id} holds {len(holds)} of your tasks: {', '.join(holds[:3])}",
+                hint=f"first: cloudai drain {worker_id}, and wait for or cancel them",
+            )
+        await self.service.in_thread(remove_worker, self._inventory_path(), worker_id)
+        self.controller.follow_inventory([])
+
+    # ---------------------------------------------------------------- tasks on workers
+
+    async def logs(
+        self, task: Task, *, since: int = 0, tail: int | None = None, follow: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """A task's log as the container wrote it: what is home, what is new on the worker, and
+        with ``follow`` what is still to come. ``since`` in nanoseconds. Raises before the first
+        byte when the worker cannot be reached and nothing is home."""
+        if not follow or has_container_or_end(task):
+            await self._catch_up(task)
+        return self._stream_log(task, since, tail, follow)
+
+    async def _catch_up(self, task: Task) -> None:
+        try:
+            await self.controller.collector.catch_up(task)
+        except WorkerUnreachable:
+            assert task.assignment is not None
+            if not self.service.archive.size(task.id, task.assignment.number):
+                raise
+
+    async def _stream_log(
+        self, task: Task, since: int, tail: int | None, follow: bool
+    ) -> AsyncGenerator[bytes, None]:
+        while follow and not has_container_or_end(task):
+            task = await self.controller.wait_for(task.id, has_container_or_end, timeout=60)
+            await self._catch_up(task)
+        if task.assignment is None:
+            return
+        key = (task.id, task.assignment.number)
+        archive = self.service.archive
+        offset = archive.begin(*key, since=since, tail=tail)
+        for chunk in archive.read_from(*key, offset):
+            offset += len(chunk)
+            yield chunk
+        if not follow or archive.complete(*key) or task.assignment.container_id is None:
+            return
+        async with aclosing(self.controller.collector.follow(task)) as growth:
+            async for _ in growth:
+                ended = await self._log_ended(task)
+                for chunk in archive.read_from(*key, offset):
+                    offset += len(chunk)
+                    yield chunk
+                if ended:
+                    return
+
+    async def _log_ended(self, task: Task) -> bool:
+        assert task.assignment is not None
+        if self.service.archive.complete(task.id, task.assignment.number):
+            return True
+        present = await self.service.find(task.id)
+        held = present.assignment
+        if held is None or held.number != task.assignment.number:
+            return True
+        return present.state.final and held.harvested
+
+    async def execute(
+        self, task: Task, argv: Sequence[str], *, tty: bool, columns: int, rows: int
+    ) -> AbstractAsyncContextManager[Terminal]:
+        """A command in the task's running container."""
+        if not argv:
+            raise InvalidInput("no command given", hint=f"cloudai exec {task.id} -- sh")
+        if task.state is not State.RUNNING or task.assignment is None:
+            raise Conflict(f"Task {task.id} is {task.state}, not running")
+        link = self.controller.fleet.get(task.assignment.worker_id)
+        if link is None:
+            raise WorkerNotFound(task.assignment.worker_id)
+        assert task.assignment.container_id is not None
+        return link.engine.execute(
+            task.assignment.container_id, argv, tty=tty, columns=columns, rows=rows
+        )
+
+    def preview(self, task: Task) -> str:
+        """The ``docker run`` line of a task, for people."""
+        number = task.assignment.number if task.assignment else 1
+        order = Order(
+            assignment_id=f"{task.id}.{number}",
+            task_id=task.id,
+            store_id=self.service.store.id,
+            spec=task.spec,
+            env=dict.fromkeys(task.spec.env, ""),
+        )
+        worker_id = task.worker_id or task.spec.target
+        link = self.controller.fleet.get(worker_id) if worker_id else None
+        links = [link] if link else self.controller.fleet.workers()
+        return links[0].engine.preview(order) if links else ""
+
+
+def has_left_starting(task: Task) -> bool:
+    """It runs, or it is over: what ``dispatch`` and ``until=started`` wait for."""
+    return task.state not in (State.QUEUED, State.STARTING)
+
+
+def has_ended(task: Task) -> bool:
+    """It is final, and its log is home: what ``until=final`` waits for."""
+    held = task.assignment
+    return task.state.final and (held is None or held.container_id is None or held.harvested)
+
+
+def has_container_or_end(task: Task) -> bool:
+    held = task.assignment
+    return task.state.final or (
+        task.state in (State.RUNNING, State.STOPPING)
+        and held is not None
+        and held.container_id is not None
+    )
+
+
+def why_dispatch_failed(task: Task) -> CloudaiError:
+    """The error of a dispatched task that the worker did not take, by its words."""
+    kind = Insufficient if task.reason.startswith("Insufficient ") else EngineFailed
+    return kind(task.reason, task_id=task.id)
+
+
+async def examine(engine: Engine) -> tuple[Finding, ...]:
+    """The doctor's findings; a worker that cannot be reached is a finding itself."""
+    try:
+        return await engine.doctor()
+    except WorkerUnreachable as error:
+        return (Finding(check="reachable", ok=False, found=error.message, mend=error.hint),)
+    except CloudaiError as error:
+        return (Finding(check="engine", ok=False, found=error.message, mend=error.hint),)

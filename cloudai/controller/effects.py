@@ -1,0 +1,157 @@
+"""Carrying out what was decided about one task: start, stop, harvest, remove.
+
+Each is safe to repeat. Nothing here decides anything: an answer becomes an event, and an
+answer that never came becomes nothing at all; the next sighting says what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from cloudai.core.errors import ContainerGone, EngineFailed, WorkerUnreachable
+from cloudai.core.lifecycle import Refused, Started, StartFailed
+from cloudai.core.model import Assignment, ContainerSight, Task
+from cloudai.core.reconcile import Confirm, Harvest, Record, Remove, Start, Stop
+from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Running
+from cloudai.service import Service, now
+
+from .collect import Collector
+from .link import Link
+
+log = logging.getLogger(__name__)
+
+
+class Effects:
+    """Everything that is done to a worker on behalf of a task."""
+
+    def __init__(self, service: Service, collector: Collector) -> None:
+        self.service = service
+        self.collector = collector
+        self.phases: dict[str, str] = {}
+        """task -> what its start is at (``pulling alpine: 43 %``), for people only."""
+        self._pulls: dict[tuple[str, str], asyncio.Lock] = {}
+
+    async def carry_out(
+        self, task: Task, link: Link, action: Start | Confirm | Record | Stop | Harvest | Remove
+    ) -> None:
+        """Does it, and records what came of it. Raises nothing about workers: a worker that
+        does not answer is the link's news, not the task's."""
+        assert task.assignment is not None
+        try:
+            match action:
+                case Start():
+                    await self._start(task, task.assignment, link)
+                case Confirm():
+                    await link.look(task.assignment.id)
+                case Record(event=event, remove=remove):
+                    if remove:
+                        await self._remove(task.assignment, link)
+                    await self.service.record(task, event)
+                case Stop():
+                    log.info("%s: stopping on %s", task.id, link.id)
+                    await link.engine.stop(task.assignment.id, grace=task.spec.grace)
+                    await link.look(task.assignment.id)
+                case Harvest():
+                    await self._harvest(task, task.assignment, link)
+                case Remove():
+                    await self._remove(task.assignment, link)
+        except WorkerUnreachable as error:
+            log.info("%s: %s on %s: %s", task.id, type(action).__name__, link.id, error)
+            link.lost(error)
+        except EngineFailed as error:
+            log.warning("%s: %s on %s: %s", task.id, type(action).__name__, link.id, error)
+            await asyncio.sleep(1)
+
+    # ---------------------------------------------------------------- start
+
+    async def _start(self, task: Task, assignment: Assignment, link: Link) -> None:
+        order = Order(
+            assignment_id=assignment.id,
+            task_id=task.id,
+            store_id=self.service.store.id,
+            spec=task.spec,
+            env=await self.service.in_thread(self.service.vault.get, task.id),
+        )
+        try:
+            async with link.starts:
+                outcome = await link.engine.start(order)
+            while isinstance(outcome, ImageMissing):
+                await self._pull(task, link)
+                async with link.starts:
+                    outcome = await link.engine.start(order)
+        except EngineFailed as error:
+            # The worker's trouble, not the task's: it may fit elsewhere, or later.
+            await self._refuse(task, assignment, f"{link.id}: {error.message}")
+            return
+        finally:
+            self.phases.pop(task.id, None)
+        match outcome:
+            case Running(container=container, warnings=warnings):
+                link.saw(assignment.id, container, time.monotonic())
+                for warning in warnings:
+                    await self.service.note(task.id, "warning", warning)
+                await self._record_running(task, assignment, container)
+            case NotAdmitted(reason=reason):
+                await self._refuse(task, assignment, reason)
+                link.poke()
+            case CannotStart(reason=reason, exit_code=code):
+                await self.service.record(
+                    task,
+                    StartFailed(at=now(), number=assignment.number, reason=reason, exit_code=code),
+                )
+
+    async def _record_running(
+        self, task: Task, assignment: Assignment, container: ContainerSight
+    ) -> None:
+        moved = await self.service.record(
+            task,
+            Started(
+                at=container.started_at or now(),
+                number=assignment.number,
+                container_id=container.id,
+                gpus=container.gpus,
+            ),
+        )
+        if moved is None:
+            # Cancelled while it was starting: the container is known all the same.
+            log.info("%s: started after its state changed", task.id)
+
+    async def _refuse(self, task: Task, assignment: Assignment, reason: str) -> None:
+        log.info("%s: not admitted on %s: %s", task.id, assignment.worker_id, reason)
+        await self.service.record(task, Refused(at=now(), number=assignment.number, reason=reason))
+
+    async def _pull(self, task: Task, link: Link) -> None:
+        """Brings the image; several tasks that need the same one on a worker share the pull.
+
+        A phase of its own, outside the worker's lock and outside the places for starts.
+        """
+        image = task.spec.image
+        lock = self._pulls.setdefault((link.id, image), asyncio.Lock())
+        waited = lock.locked()
+        self.phases[task.id] = f"waiting for {image} to be pulled" if waited else f"pulling {image}"
+        async with lock:
+            if waited:
+                return  # whoever held the lock pulled it; the next start says if not
+            await self.service.note(task.id, "pulling", f"{image} on {link.id}")
+            async for progress in link.engine.pull(image):
+                self.phases[task.id] = f"pulling {image}: {progress.text}"
+            await self.service.note(task.id, "pulled", image)
+
+    # ---------------------------------------------------------------- the end
+
+    async def _harvest(self, task: Task, assignment: Assignment, link: Link) -> None:
+        """Whole log home first, then the container goes."""
+        try:
+            await self.collector.finish(task, link)
+        except ContainerGone:
+            await self.service.note(
+                task.id, "log lost", "its container was removed before its whole log was home"
+            )
+        await self._remove(assignment, link)
+        await self.service.mark_harvested(task, assignment.number)
+
+    async def _remove(self, assignment: Assignment, link: Link) -> None:
+        await link.engine.remove(assignment.id)
+        link.saw(assignment.id, None, time.monotonic())

@@ -1,0 +1,236 @@
+"""One worker as the controller has it: its engine, what was last seen there, and since when it
+is out of reach. A link only looks; it never acts on a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from cloudai.core.errors import (
+    AuthenticationFailed,
+    CloudaiError,
+    HostKeyChanged,
+    HostKeyUnknown,
+    WorkerUnreachable,
+)
+from cloudai.core.model import ContainerSight, Phase, WorkerSight, WorkerSpec
+from cloudai.core.reconcile import UNSEEN, Sighting
+from cloudai.engines import Engine, Happening
+
+from .signals import Signal
+
+log = logging.getLogger(__name__)
+
+REFRESH = 15.0
+"""Seconds between probes; what ends in between is told by the engine's events."""
+AGAIN_AT_MOST = 30.0
+"""Seconds between tries to reach a worker, at the most."""
+STARTS_AT_ONCE = 2
+"""One engine saturates at two to four starts in flight (facts, 30)."""
+
+
+class Reach(StrEnum):
+    """Whether a worker can be reached."""
+
+    CONNECTING = "connecting"
+    ACTIVE = "active"
+    UNREACHABLE = "unreachable"
+    STOPPED = "stopped"
+    """A person must act: its host key changed, or it refuses us."""
+
+
+class Link:
+    """One worker's connection. ``changed`` is called whenever something new was seen."""
+
+    def __init__(self, spec: WorkerSpec, engine: Engine, *, changed: Callable[[], None]) -> None:
+        self.spec = spec
+        self.engine = engine
+        self.reach = Reach.CONNECTING
+        self.error: CloudaiError | None = None
+        self.since: datetime | None = None
+        """When it went out of reach."""
+        self.sight: WorkerSight | None = None
+        self.seen_at: datetime | None = None
+        self.retired = False
+        """No longer in the inventory; kept for the tasks it still holds."""
+        self.twin: str = ""
+        """Another worker of the inventory that is the same machine and engine."""
+        self.starts = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._changed = changed
+        self._seen: dict[str, tuple[float, ContainerSight | None]] = {}
+        self._listed = float("-inf")
+        self._poked = asyncio.Event()
+        self._tried = Signal()
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+    @property
+    def reason(self) -> str:
+        """Why it takes no tasks by itself; empty when all is well."""
+        if self.twin:
+            return f"the same machine and engine as {self.twin}: remove one from the inventory"
+        return self.error.message if self.error else ""
+
+    # ---------------------------------------------------------------- what is known
+
+    def containers(self) -> list[ContainerSight]:
+        """Our containers as last seen, whichever store placed them."""
+        return [container for _, container in self._seen.values() if container is not None]
+
+    def sighting(self, assignment_id: str, since: float) -> Sighting:
+        """What is known of a container, as evidence for a decision now.
+
+        ``since``: the monotonic time of the task's latest change. Absence, or a container not
+        started yet, counts only when it was seen after that; life and death only go forward.
+        """
+        if self.reach is not Reach.ACTIVE:
+            return UNSEEN
+        at, container = self._seen.get(assignment_id, (self._listed, None))
+        if container is not None and container.phase is not Phase.CREATED:
+            return Sighting(True, container)
+        if at < since:
+            return UNSEEN
+        return Sighting(True, container, confirmed=assignment_id in self._seen)
+
+    def saw(self, assignment_id: str, container: ContainerSight | None, began: float) -> None:
+        """Keeps what one look, begun at that monotonic time, showed of one container."""
+        if self._seen.get(assignment_id, (float("-inf"), None))[0] <= began:
+            self._seen[assignment_id] = (began, container)
+
+    def _saw_all(self, containers: tuple[ContainerSight, ...], began: float) -> None:
+        newer = {key: value for key, value in self._seen.items() if value[0] > began}
+        self._seen = {c.assignment_id: (began, c) for c in containers} | newer
+        self._listed = max(self._listed, began)
+
+    # ---------------------------------------------------------------- looking
+
+    async def look(self, assignment_id: str) -> ContainerSight | None:
+        """One container, asked by name. Raises what the engine raises."""
+        began = time.monotonic()
+        container = await self.engine.look(assignment_id)
+        self.saw(assignment_id, container, began)
+        self._changed()
+        return container
+
+    async def refresh(self) -> WorkerSight:
+        """A whole probe now. Raises what the engine raises."""
+        began = time.monotonic()
+        sight = await self.engine.probe()
+        self.sight, self.seen_at = sight, datetime.now(UTC)
+        self._saw_all(sight.containers, began)
+        self._mark(Reach.ACTIVE, None)
+        return sight
+
+    def poke(self) -> None:
+        """Look again now, whatever the cadence; an authentication failure is tried again."""
+        self._poked.set()
+
+    async def ensure(self, timeout: float) -> None:
+        """Returns once the worker is active; tries to reach it now. Raises why it is not."""
+        if self.reach is Reach.ACTIVE:
+            return
+        tried = asyncio.ensure_future(self._tried.wait(timeout))
+        self.poke()
+        if not await tried and self.error is None:
+            raise WorkerUnreachable(
+                "Failed to connect to worker: timed out", worker=self.id, seconds=timeout
+            )
+        if self.error is not None:
+            raise self.error
+
+    def lost(self, error: CloudaiError) -> None:
+        """Somebody who used the link found that the worker does not answer."""
+        if self.reach is Reach.ACTIVE:
+            self._mark(Reach.UNREACHABLE, error)
+            self.poke()
+
+    # ---------------------------------------------------------------- the loop
+
+    async def run(self) -> None:
+        """Keeps looking until cancelled. Ends no task and starts none."""
+        failures = 0
+        while True:
+            self._poked.clear()
+            was = time.monotonic()
+            try:
+                await self._watch()
+            except (AuthenticationFailed, HostKeyChanged, HostKeyUnknown) as error:
+                self._mark(Reach.STOPPED, error)
+            except CloudaiError as error:
+                self._mark(Reach.UNREACHABLE, error)
+            except Exception:
+                log.exception("worker %s: a mistake of ours while watching it", self.id)
+                self._mark(
+                    Reach.UNREACHABLE,
+                    CloudaiError("internal error while watching it; see controller.log"),
+                )
+            self._tried.fire()
+            failures = 1 if time.monotonic() - was > AGAIN_AT_MOST else failures + 1
+            await self._close_quietly()
+            await self._pause(failures)
+
+    async def _pause(self, failures: int) -> None:
+        """Backs off, with jitter, on unreachable alone; never knocks again where it was refused
+        by itself (facts, 4: sshd bans for that)."""
+        seconds: float | None = min(AGAIN_AT_MOST, 0.5 * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        if isinstance(self.error, AuthenticationFailed):
+            seconds = None
+        elif self.reach is Reach.STOPPED:
+            seconds = AGAIN_AT_MOST
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._poked.wait(), seconds)
+
+    async def _watch(self) -> None:
+        """Looks while the worker answers; returns or raises when its stream of events ends."""
+        await self.refresh()
+        self._tried.fire()
+        async with self.engine.happenings() as happenings:
+            began = time.monotonic()
+            self._saw_all(await self.engine.observe(), began)
+            self._changed()
+            ended = asyncio.ensure_future(self._follow(happenings))
+            try:
+                while not ended.done():
+                    self._poked.clear()
+                    poked = asyncio.ensure_future(self._poked.wait())
+                    await asyncio.wait(
+                        {ended, poked}, timeout=REFRESH, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    poked.cancel()
+                    if not ended.done():
+                        await self.refresh()
+                await ended
+            finally:
+                ended.cancel()
+                await asyncio.gather(ended, return_exceptions=True)
+
+    async def _follow(self, happenings: AsyncIterator[Happening]) -> None:
+        async for happening in happenings:
+            log.debug("worker %s: %s %s", self.id, happening.action, happening.assignment_id)
+            await self.look(happening.assignment_id)
+
+    async def _close_quietly(self) -> None:
+        try:
+            await self.engine.close()
+        except CloudaiError as error:
+            log.debug("worker %s: closing: %s", self.id, error)
+
+    def _mark(self, reach: Reach, error: CloudaiError | None) -> None:
+        if reach is Reach.ACTIVE:
+            if self.reach is not Reach.ACTIVE:
+                log.info("worker %s: active", self.id)
+            self.since = None
+        elif self.reach is not reach or self.since is None:
+            self.since = self.since or datetime.now(UTC)
+            log.warning("worker %s: %s: %s", self.id, reach, error)
+        self.reach, self.error = reach, error
+        self._changed()

@@ -1,0 +1,286 @@
+"""The loop: observe ► reconcile ► schedule ► start. It decides nothing itself.
+
+Woken by a submit, by what a link saw, by an effect that ended, and by time; a pass reads what
+is unfinished from the store, asks ``core`` what that means, and starts effects, at most one a
+task at a time. Kill it between any two lines: the next one observes and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
+
+from cloudai.core.errors import CloudaiError
+from cloudai.core.lifecycle import Placed, StopAsked
+from cloudai.core.model import ContainerSight, State, Task, WorkerSpec
+from cloudai.core.reconcile import Sighting, Wait, reconcile
+from cloudai.core.schedule import Snapshot, schedule
+from cloudai.engines import Engine
+from cloudai.inventory import InventoryFile
+from cloudai.service import Service, now
+
+from .collect import Collector
+from .effects import Effects
+from .fleet import Fleet
+from .link import Link, Reach
+from .signals import Signal
+
+log = logging.getLogger(__name__)
+
+TICK = 1.0
+"""Seconds between passes when nothing wakes the loop: time limits and inventory edits."""
+REFUSED_FOR = 5.0
+"""Seconds for which a worker that did not admit a task is not asked for it again."""
+SIZES_EVERY = 10.0
+"""Seconds between measurements where a storage limit can only be watched."""
+
+
+class Controller:
+    """Owns the links and everything that runs. One a home.
+
+    ``connect`` makes a worker's engine: the seam at which tests put the fake one.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        inventory: InventoryFile,
+        connect: Callable[[WorkerSpec], Engine],
+        *,
+        embedded: Callable[[], WorkerSpec | None] = lambda: None,
+    ) -> None:
+        self.service = service
+        self.inventory = inventory
+        self.embedded = embedded
+        """The worker to use where there is no inventory at all: this machine's engine."""
+        self.fleet = Fleet(connect, changed=self.wake)
+        self.collector = Collector(service.archive, self.fleet.get)
+        self.effects = Effects(service, self.collector)
+        self.waiting: dict[str, str] = {}
+        """task -> why it waits, from the latest pass."""
+        self.draining: set[str] = set()
+        self.inventory_error: str | None = None
+        self._wake = asyncio.Event()
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._touched: dict[str, float] = {}
+        self._refused: dict[tuple[str, str], tuple[float, str]] = {}
+        self._signals: dict[str, Signal] = {}
+        self._measured: dict[str, float] = {}
+        self.idle_since = time.monotonic()
+        """Since when nothing is queued or on a worker; moved on by every pass that has work."""
+        service.changed = self._task_changed
+
+    # ---------------------------------------------------------------- waking and waiting
+
+    def wake(self) -> None:
+        """Makes a pass happen soon."""
+        self._wake.set()
+
+    def _task_changed(self, task: Task) -> None:
+        self._touched[task.id] = time.monotonic()
+        if task.state is State.QUEUED and task.reason and task.assignment:
+            self._refused[task.id, task.assignment.worker_id] = (time.monotonic(), task.reason)
+        if signal := self._signals.get(task.id):
+            signal.fire()
+        self.wake()
+
+    async def wait_for(self, task_id: str, done: Callable[[Task], bool], *, timeout: float) -> Task:
+        """The task once ``done`` holds, or as it stands after ``timeout`` seconds."""
+        signal = self._signals.setdefault(task_id, Signal())
+        deadline = time.monotonic() + timeout
+        while True:
+            fired = asyncio.ensure_future(signal.wait(max(0.0, deadline - time.monotonic())))
+            await asyncio.sleep(0)  # listening before looking, or a change slips between
+            task = await self.service.find(task_id)
+            if done(task) or time.monotonic() >= deadline:
+                fired.cancel()
+                return task
+            await fired
+
+    # ---------------------------------------------------------------- the loop
+
+    async def run(self) -> None:
+        """Runs until cancelled. Leaves everything on the workers as it is."""
+        self.draining = await self.service.in_thread(self.service.store.draining)
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    await self._pass()
+                except CloudaiError as error:
+                    log.error("pass given up, tried again: %s", error)
+                    await asyncio.sleep(TICK)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), TICK)
+        finally:
+            working = [*self._busy.values(), *self._background]
+            for work in working:
+                work.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+            await self.fleet.close()
+
+    async def _pass(self) -> None:
+        active = await self.service.in_thread(self.service.store.active)
+        ended = await self.service.in_thread(self.service.store.unharvested)
+        self.follow_inventory([*active, *ended])
+        if active or ended:
+            self.idle_since = time.monotonic()
+        for task in [*active, *ended]:
+            self._reconcile(task)
+        await self._strays({t.assignment.id for t in [*active, *ended] if t.assignment})
+        await self._schedule(active)
+        self._watch_sizes(active)
+        self._forget_old()
+
+    def follow_inventory(self, unfinished: list[Task]) -> None:
+        """Takes over the inventory as it stands; a bad edit keeps the last good one."""
+        snapshot = self.inventory.read()
+        if snapshot.error != self.inventory_error:
+            if snapshot.error:
+                log.error("inventory: %s", snapshot.error)
+            self.inventory_error = snapshot.error
+        specs = dict(snapshot.workers)
+        if not specs and snapshot.error is None and (local := self.embedded()) is not None:
+            specs = {local.id: local}
+        needed = {task.worker_id for task in unfinished if task.worker_id is not None}
+        self.fleet.follow(specs, needed=needed)
+
+    def _reconcile(self, task: Task) -> None:
+        if task.id in self._busy or task.assignment is None or task.state is State.QUEUED:
+            return
+        link = self.fleet.get(task.assignment.worker_id)
+        if link is None:
+            return
+        sighting = link.sighting(task.assignment.id, self._touched.get(task.id, float("-inf")))
+        action = reconcile(task, sighting, now())
+        if not isinstance(action, Wait):
+            self._do(task.id, self.effects.carry_out(task, link, action))
+
+    def _do(self, task_id: str, work: Awaitable[None]) -> None:
+        """Runs one effect for a task; no other starts for it meanwhile."""
+        running = asyncio.ensure_future(work)
+        self._busy[task_id] = running  # type: ignore[assignment]
+
+        def done(ended: asyncio.Future[None]) -> None:
+            self._busy.pop(task_id, None)
+            self.wake()
+            if not ended.cancelled() and (error := ended.exception()) is not None:
+                log.error("%s: %s", task_id, error, exc_info=error)
+                self._touched[task_id] = time.monotonic()
+
+        running.add_done_callback(done)
+
+    # ---------------------------------------------------------------- placing
+
+    async def _schedule(self, active: list[Task]) -> None:
+        queue = [task for task in active if task.state is State.QUEUED and not task.direct]
+        at = time.monotonic()
+        self._refused = {
+            key: (when, why)
+            for key, (when, why) in self._refused.items()
+            if at - when < REFUSED_FOR
+        }
+        refused = {key: why for key, (_, why) in self._refused.items()}
+        places = self.fleet.places(active, self.draining)
+        plan = schedule(Snapshot(queue, places, refused))
+        self.waiting = dict(plan.waiting)
+        by_id = {task.id: task for task in queue}
+        for task_id, worker_id in plan.placements:
+            await self.place(by_id[task_id], worker_id)
+
+    async def place(self, task: Task, worker_id: str) -> Task | None:
+        """Commits a task to a worker, then starts it there."""
+        placed = await self.service.record(task, Placed(at=now(), worker_id=worker_id))
+        link = self.fleet.get(worker_id)
+        if placed is not None and link is not None and link.reach is Reach.ACTIVE:
+            # Nothing of that name can be there yet: no need to look first.
+            action = reconcile(placed, Sighting(seen=True, confirmed=True), now())
+            if not isinstance(action, Wait):
+                self._do(placed.id, self.effects.carry_out(placed, link, action))
+        return placed
+
+    # ---------------------------------------------------------------- strays and limits
+
+    async def _strays(self, known: set[str]) -> None:
+        """Containers of ours that no unfinished task claims: late effects of an assignment
+        that is over. Ones of tasks that this store does not know are left alone (promise 7)."""
+        for link in self.fleet:
+            if link.reach is not Reach.ACTIVE:
+                continue
+            for container in link.containers():
+                mine = container.store_id == self.service.store.id
+                claimed = container.assignment_id in known or container.task_id in self._busy
+                if mine and not claimed:
+                    await self._settle(container, link)
+
+    async def _settle(self, container: ContainerSight, link: Link) -> None:
+        try:
+            task = await self.service.in_thread(self.service.store.get, container.task_id)
+            assignments = await self.service.in_thread(
+                self.service.store.assignments, container.task_id
+            )
+        except CloudaiError:
+            return
+        for assignment in assignments:
+            if assignment.id == container.assignment_id and assignment.worker_id == link.id:
+                past = replace(task, assignment=assignment, state=State.CANCELLED)
+                if assignment.container_id is None:
+                    past = replace(past, assignment=replace(assignment, container_id=container.id))
+                action = reconcile(past, Sighting(True, container), now())
+                if not isinstance(action, Wait):
+                    self._do(task.id, self.effects.carry_out(past, link, action))
+
+    def _watch_sizes(self, active: list[Task]) -> None:
+        """Where the engine cannot limit storage, measures it and stops what is over."""
+        watched: dict[str, list[Task]] = {}
+        for task in active:
+            if task.state is State.RUNNING and task.worker_id is not None:
+                watched.setdefault(task.worker_id, []).append(task)
+        for worker_id, tasks in watched.items():
+            link = self.fleet.get(worker_id)
+            due = time.monotonic() - self._measured.get(worker_id, 0.0) >= SIZES_EVERY
+            if link is None or link.sight is None or link.reach is not Reach.ACTIVE or not due:
+                continue
+            if link.sight.engine.storage_limit == "watch":
+                self._measured[worker_id] = time.monotonic()
+                self._in_background(self._measure(link, tasks))
+
+    async def _measure(self, link: Link, tasks: list[Task]) -> None:
+        try:
+            sizes = await link.engine.sizes()
+        except CloudaiError as error:
+            log.info("worker %s: sizes: %s", link.id, error)
+            return
+        for task in tasks:
+            assert task.assignment is not None
+            used, limit = sizes.get(task.assignment.id, 0), task.spec.resources.storage
+            if used > limit:
+                reason = (
+                    f"storage limit: {used / 2**30:.2f} GB written,"
+                    f" {limit / 2**30:.2f} GB asked for with -storage"
+                )
+                await self.service.record(task, StopAsked(at=now(), reason=reason))
+
+    def _in_background(self, work: Awaitable[None]) -> None:
+        running: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[assignment]
+        self._background.add(running)
+        running.add_done_callback(self._background.discard)
+
+    def _forget_old(self) -> None:
+        """Drops notes about tasks that ended long ago; they live in the store."""
+        if len(self._touched) > 10_000:
+            horizon = time.monotonic() - 600
+            self._touched = {key: at for key, at in self._touched.items() if at > horizon}
+
+
+def seen_since(link: Link | None) -> tuple[bool, datetime | None]:
+    """Whether a task's worker is reached now, and since when it is not."""
+    if link is None:
+        return False, None
+    return link.reach is Reach.ACTIVE, link.since

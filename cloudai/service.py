@@ -1,0 +1,198 @@
+"""What a user can do about tasks, one method each, and the only way anything is written.
+
+Every call to the store runs in one thread of its own, in order: the event loop never waits
+for a disk, and a write is durable before its method returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from cloudai.archive import Archive
+from cloudai.core.errors import Conflict
+from cloudai.core.lifecycle import Event, StopAsked
+from cloudai.core.model import State, Task, TaskSpec
+from cloudai.core.request import read_request
+from cloudai.store import Store
+from cloudai.vault import Vault
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+"""No look-alikes: ids are read aloud and typed."""
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_task_id(at: datetime) -> str:
+    """``task-<unix seconds>-<suffix>``, unique at any rate: 8 random letters a second."""
+    suffix = "".join(secrets.choice(LETTERS) for _ in range(8))
+    return f"task-{int(at.timestamp())}-{suffix}"
+
+
+class Service:
+    """The store, the vault and the archive of one home, behind verbs.
+
+    ``changed`` is called with each task that was written, in the event loop.
+    """
+
+    def __init__(self, home: Path, *, changed: Callable[[Task], None] = lambda task: None) -> None:
+        self.home = home
+        self.changed = changed
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self.store: Store
+        self.vault = Vault(home / "vault")
+        self.archive = Archive(home / "logs")
+
+    async def open(self) -> None:
+        """Opens the database, migrating it where needed. Raises ``StoreFailed``."""
+        self.store = await self.in_thread(Store.open, self.home / "cloudai.db", now=now())
+        active = await self.in_thread(self.store.active)
+        await self.in_thread(self.vault.sweep, {task.id for task in active})
+
+    async def close(self) -> None:
+        store = getattr(self, "store", None)
+        if store is not None:
+            await self.in_thread(store.close)
+        self._thread.shutdown()
+
+    async def in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs something that touches the disk, after everything asked before it."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: call(*args, **kwargs))
+
+    # ---------------------------------------------------------------- asking
+
+    async def find(self, wanted: str, *, user: str | None = None) -> Task:
+        """By id, unique prefix of one, or name. Raises ``TaskNotFound``, ``Conflict``."""
+        return await self.in_thread(self.store.find, wanted)
+
+    async def tasks(
+        self,
+        *,
+        states: Sequence[State] = (),
+        user: str | None = None,
+        worker: str | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> tuple[list[Task], int]:
+        """Newest first, with how many there are in all."""
+        return await self.in_thread(
+            self.store.tasks,
+            states=states,
+            user=user,
+            worker=worker,
+            name=name,
+            limit=limit,
+            offset=offset,
+        )
+
+    async def metrics(self) -> Mapping[str, object]:
+        """Seed 003's figures."""
+        return await self.in_thread(self.store.metrics)
+
+    # ---------------------------------------------------------------- telling
+
+    async def submit(
+        self,
+        body: Mapping[str, object],
+        *,
+        default_user: str,
+        direct: bool = False,
+        dry_run: bool = False,
+    ) -> tuple[Task, bool]:
+        """A queued task from what a front door sent, and whether it is a new one.
+
+        ``direct``: it bypasses the queue; the caller places it. The values of its environment
+        are in the vault before the task is in the store. Raises ``InvalidInput``.
+        """
+        spec, env = read_request(body, default_user=default_user)
+        task = self._new(spec, direct)
+        if dry_run:
+            return task, True
+        kept = await self.in_thread(self._store_new, task, env)
+        if created := kept.id == task.id:
+            self.changed(kept)
+        return kept, created
+
+    def _new(self, spec: TaskSpec, direct: bool) -> Task:
+        at = now()
+        return Task(id=new_task_id(at), spec=spec, state=State.QUEUED, created_at=at, direct=direct)
+
+    def _store_new(self, task: Task, env: Mapping[str, str]) -> Task:
+        self.vault.put(task.id, env)
+        try:
+            kept = self.store.submit(task)
+        except BaseException:
+            self.vault.drop(task.id)
+            raise
+        if kept.id != task.id:
+            self.vault.drop(task.id)
+        return kept
+
+    async def record(self, task: Task, event: Event) -> Task | None:
+        """Writes what happened, if it still applies; ``None`` for stale news."""
+        moved = await self.in_thread(self._record, task, event)
+        if moved is not None:
+            self.changed(moved)
+        return moved
+
+    def _record(self, task: Task, event: Event) -> Task | None:
+        moved = self.store.record(task, event)
+        if moved is not None and moved.state.final:
+            self.vault.drop(task.id)
+        return moved
+
+    async def note(self, task_id: str, what: str, text: str) -> None:
+        """Adds a line to the task's story."""
+        await self.in_thread(self.store.add_event, task_id, now(), what, text)
+
+    async def mark_harvested(self, task: Task, number: int) -> None:
+        """Its log is home and its container gone."""
+        await self.in_thread(self.store.mark_harvested, task.id, number)
+        self.changed(task)
+
+    async def cancel(self, wanted: str) -> Task:
+        """``cancelled`` if it waited, else ``stopping``. Raises ``Conflict`` when it is final."""
+        while True:
+            task = await self.find(wanted)
+            if task.state.final:
+                raise Conflict(f"Task {task.id} is {task.state} already")
+            if task.state is State.STOPPING and not task.stop_reason:
+                return task
+            moved = await self.record(task, StopAsked(at=now()))
+            if moved is not None:
+                return moved
+            if task.state is State.STOPPING:
+                return task
+
+    async def forget(self, wanted: str) -> Task:
+        """Forgets a finished task and its logs. Raises ``Conflict`` while it is not finished,
+        or while its log is not home yet."""
+        task = await self.find(wanted)
+        if not task.state.final:
+            raise Conflict(
+                f"Task {task.id} is {task.state}", hint=f"first: cloudai cancel {task.id}"
+            )
+        if task.assignment and task.assignment.container_id and not task.assignment.harvested:
+            raise Conflict(
+                f"Task {task.id}: its log is still on {task.worker_id}",
+                hint="try again once the worker is reachable and the log is home",
+            )
+        await self.in_thread(self._forget, task.id)
+        return task
+
+    def _forget(self, task_id: str) -> None:
+        self.store.forget(task_id)
+        self.archive.drop(task_id)
+        self.vault.drop(task_id)
