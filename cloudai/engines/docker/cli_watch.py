@@ -8,7 +8,6 @@ stdin, so nothing is left on the worker when the connection to it dies (facts, 1
 from __future__ import annotations
 
 import asyncio
-import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -24,8 +23,6 @@ from .api_http import Door
 CHUNK = 64 * 1024
 CALLS = 2
 """sshd allows ten sessions a connection, and followers and scripts want theirs (facts, 4)."""
-MOST_NOISE = 1024**2
-"""Bytes a login may print before the command runs."""
 MOST_WORDS = 2000
 """Bytes of the docker command's stderr that are kept for the message."""
 
@@ -81,11 +78,10 @@ class _Dial:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        marker = secrets.token_hex(16)
-        command = scripts.render("dial", host=self._host, marker=marker).strip()
+        command = scripts.render("dial", host=self._host).strip()
         try:
             async with self._shell.terminal(command, tty=False) as terminal:
-                await self._carry(terminal, marker.encode(), reader, writer)
+                await self._carry(terminal, reader, writer)
         except CloudaiError as error:
             self._trouble = error
         finally:
@@ -94,15 +90,11 @@ class _Dial:
                 await writer.wait_closed()
 
     async def _carry(
-        self,
-        terminal: Terminal,
-        marker: bytes,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        self, terminal: Terminal, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Until either side closes: neither HTTP client nor engine ever closes half."""
         there = asyncio.create_task(_send(reader, terminal))
-        back = asyncio.create_task(self._receive(terminal, marker, writer))
+        back = asyncio.create_task(self._receive(terminal, writer))
         try:
             await asyncio.wait((there, back), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -113,29 +105,18 @@ class _Dial:
             if isinstance(result, CloudaiError):
                 raise result
 
-    async def _receive(
-        self, terminal: Terminal, marker: bytes, writer: asyncio.StreamWriter
-    ) -> None:
-        noise, words, answered = bytearray(), bytearray(), False
+    async def _receive(self, terminal: Terminal, writer: asyncio.StreamWriter) -> None:
+        words = bytearray()
         while True:
             stream, data = await terminal.read()
             if stream == 0:
-                break
-            if stream != 1:
-                words += data[: MOST_WORDS - len(words)]
-                continue
-            if not answered:
-                noise += data
-                found = noise.find(marker)
-                if found < 0:
-                    if len(noise) > MOST_NOISE:
-                        raise WorkerUnreachable("the worker's login prints without end")
-                    continue
-                answered, data = True, bytes(noise[found + len(marker) :])
+                raise await _why_it_ended(terminal, words.decode("utf-8", "replace").strip())
+            if stream == 1:
                 self._trouble = None
-            writer.write(data)
-            await writer.drain()
-        raise await _why_it_ended(terminal, words.decode("utf-8", "replace").strip())
+                writer.write(data)
+                await writer.drain()
+            else:
+                words += data[: MOST_WORDS - len(words)]
 
 
 async def _send(reader: asyncio.StreamReader, terminal: Terminal) -> None:

@@ -71,28 +71,33 @@ class Watch(Protocol):
     async def close(self) -> None: ...
 
 
-async def open_watch(shell: Shell, endpoint: str, *, prefer: Way = "api") -> Watch:
-    """The best way to watch this worker now. ``endpoint`` is where its engine listens
-    (``unix:///var/run/docker.sock``); empty or anything but ``unix://``: as the login has it.
+async def open_watch(shell: Shell, endpoint: str, *, host: str = "", prefer: Way = "api") -> Watch:
+    """The best way to watch this worker now.
 
-    Raises ``WorkerUnreachable`` and its children where no way leads there.
+    ``endpoint`` is where its engine listens, as the probe found it (``unix:///run/docker.sock``);
+    anything else than ``unix://`` leads there through the docker command alone. ``host`` is the
+    DOCKER_HOST that ops wrote for the worker; empty: as its login has it. Raises
+    ``WorkerUnreachable`` and its children where no way leads there.
     """
-    host = endpoint if endpoint.startswith(UNIX) else ""
-    if prefer == "api" and host and (watch := await _through_socket(shell, host)):
-        return watch
+    by_socket = endpoint.startswith(UNIX)
+    host = host or (endpoint if by_socket else "")
+    if prefer == "api" and by_socket:
+        path = endpoint.removeprefix(UNIX)
+        if watch := await _through_socket(shell, path, host=host):
+            return watch
     async with AsyncExitStack() as stack:
         door = await stack.enter_async_context(dialled(shell, host))
         return await _opened(shell, host, way="cli", door=door, stack=stack)
 
 
-async def _through_socket(shell: Shell, host: str) -> Watch | None:
+async def _through_socket(shell: Shell, remote_path: str, *, host: str) -> Watch | None:
     """``None`` where sshd or the socket refuses that. Then the worker's own docker command
     either gets there another way, or its words are the better message."""
     async with AsyncExitStack() as stack:
         try:
             # A worker that cannot be reached raises here and is not tried again by the other
             # way: sshd counts failed log-ins (facts, 4).
-            path = await stack.enter_async_context(shell.socket(host.removeprefix(UNIX)))
+            path = await stack.enter_async_context(shell.socket(remote_path))
         except EngineFailed:
             return None
         try:

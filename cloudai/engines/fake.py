@@ -1,0 +1,382 @@
+"""An engine in memory that can be told to misbehave: for tests of everything above engines.
+
+It keeps every promise of the ``Engine`` protocol until told otherwise, is deterministic and
+never waits for real time, so that rules can be tested by the thousand. The machine behind it
+is a ``FakeWorker``; the fake engine is one controller's connection to it, with its faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from cloudai.core.errors import EngineFailed, Indeterminate, WorkerUnreachable
+from cloudai.core.model import ContainerSight, Phase, WorkerSight
+from cloudai.shells import Terminal
+
+from . import (
+    CannotStart,
+    Finding,
+    Happening,
+    ImageMissing,
+    LogRecord,
+    NotAdmitted,
+    Order,
+    Outcome,
+    PullProgress,
+    Running,
+    Usage,
+)
+from .fake_worker import FakeClock, FakeContainer, FakeWorker, Job
+
+__all__ = ["Deed", "FakeClock", "FakeEngine", "FakeWorker", "Fault", "Gate", "Job"]
+
+T = TypeVar("T")
+ALIVE = (Phase.RUNNING, Phase.PAUSED)
+
+
+class Fault(StrEnum):
+    """How one call can go wrong."""
+
+    UNREACHABLE = "unreachable"
+    """Nothing is sent."""
+    LOST_BEFORE = "lost before"
+    """Sent, and the link broke before it had an effect."""
+    LOST_HALF = "lost half"
+    """A start that created the container, did not start it, and did not answer."""
+    LOST_AFTER = "lost after"
+    """It had its effect; the answer was lost."""
+    REFUSED = "refused"
+    """The worker answers that it cannot be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """One call and how it ended."""
+
+    verb: str
+    subject: str
+    """The assignment, container or image it was about; empty for the whole worker."""
+    outcome: str
+    """``ok``, the name of what ``start`` answered, or the fault."""
+
+
+class Gate:
+    """Holds calls of a verb until opened."""
+
+    def __init__(self, *, after: bool) -> None:
+        self.after = after
+        self.reached = asyncio.Event()
+        """Set once a call waits here."""
+        self._opened = asyncio.Event()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def passed(self) -> None:
+        self.reached.set()
+        await self._opened.wait()
+
+
+class FakeEngine:
+    """An ``Engine`` (see there for what each verb means)."""
+
+    def __init__(self, worker: FakeWorker | None = None) -> None:
+        self.worker = worker or FakeWorker()
+        self.history: list[Deed] = []
+        self.findings: tuple[Finding, ...] = ()
+        self.closed = False
+        self._away: int | None = 0
+        self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self._gates: dict[str, Gate] = {}
+        self._queues: list[asyncio.Queue[Happening | None]] = []
+        self._breaks = 0
+
+    # ------------------------------------------------------------- to be told to misbehave
+
+    def go_away(self, calls: int | None = None) -> None:
+        """Cannot be reached, for so many calls or until ``come_back``. Open streams break."""
+        self._away = calls
+        self.drop_streams()
+
+    def come_back(self) -> None:
+        self._away = 0
+
+    def plan(self, verb: str, *faults: Fault) -> None:
+        """The next calls of the verb go wrong in this order; those after them are well."""
+        self._faults[verb].extend(faults)
+
+    def hold(self, verb: str, *, after: bool = False) -> Gate:
+        """Calls of the verb wait from now on: before their effect, or before their answer."""
+        self._gates[verb] = Gate(after=after)
+        return self._gates[verb]
+
+    def drop_streams(self) -> None:
+        """Events and followed logs that are open break."""
+        self._breaks += 1
+        for queue in self._queues:
+            queue.put_nowait(None)
+        for container in self.worker.containers.values():
+            container.change()
+
+    # ---------------------------------------------------------------------------- the verbs
+
+    async def probe(self) -> WorkerSight:
+        return await self._call("probe", "", self.worker.sight)
+
+    async def start(self, order: Order) -> Outcome:
+        name = order.assignment_id
+        if self._next("start") is Fault.LOST_HALF:
+            self._faults["start"].popleft()
+            await self._call("start", name, lambda: self._create(order), lost=Fault.LOST_HALF)
+        return await self._call("start", name, lambda: self._start(order))
+
+    async def pull(self, image: str) -> AsyncIterator[PullProgress]:
+        yield PullProgress(f"pulling {image}")
+        await self._call("pull", image, lambda: self._pull(image))
+        yield PullProgress(f"pulled {image}")
+
+    async def look(self, assignment_id: str) -> ContainerSight | None:
+        return await self._call("look", assignment_id, lambda: self._look(assignment_id))
+
+    async def observe(self) -> tuple[ContainerSight, ...]:
+        return await self._call("observe", "", lambda: tuple(self.worker.sights()))
+
+    @asynccontextmanager
+    async def happenings(self) -> AsyncIterator[AsyncIterator[Happening]]:
+        queue = await self._call("happenings", "", self.worker.subscribe)
+        self._queues.append(queue)
+        try:
+            async with aclosing(_drain(queue)) as happenings:
+                yield happenings
+        finally:
+            self._queues.remove(queue)
+            self.worker.unsubscribe(queue)
+
+    async def stop(self, assignment_id: str, *, grace: float) -> None:
+        del grace  # no real time passes: who does not honour the polite stop is killed at once
+        await self._call("stop", assignment_id, lambda: self._stop(assignment_id))
+
+    async def remove(self, assignment_id: str) -> None:
+        await self._call("remove", assignment_id, lambda: self._remove(assignment_id))
+
+    @asynccontextmanager
+    async def logs(
+        self, container_id: str, *, since: int = 0, follow: bool = False, tail: int | None = None
+    ) -> AsyncIterator[AsyncIterator[LogRecord]]:
+        container = await self._call("logs", container_id, lambda: self._named(container_id))
+        first = next((i for i, record in enumerate(container.log) if record.at >= since), None)
+        at = len(container.log) if first is None else first
+        if tail is not None:
+            at = max(at, len(container.log) - tail)
+        async with aclosing(self._records(container, at, follow=follow)) as records:
+            yield records
+
+    async def usage(self, container_ids: Sequence[str]) -> Mapping[str, Usage]:
+        return await self._call("usage", "", lambda: self._usage(container_ids))
+
+    async def sizes(self) -> Mapping[str, int]:
+        return await self._call("sizes", "", self._sizes)
+
+    @asynccontextmanager
+    async def execute(
+        self, container_id: str, argv: Sequence[str], *, tty: bool, columns: int, rows: int
+    ) -> AsyncIterator[Terminal]:
+        del tty, columns, rows
+        container = await self._call("execute", container_id, lambda: self._named(container_id))
+        if container.sight.phase is not Phase.RUNNING:
+            raise EngineFailed(f"container {container_id} is not running")
+        yield FakeTerminal(self.worker.commands.get(argv[0]), argv)
+
+    async def doctor(self) -> tuple[Finding, ...]:
+        return await self._call("doctor", "", lambda: self.findings)
+
+    def preview(self, order: Order) -> str:
+        spec = order.spec
+        run = ["docker", "run", "-d", "--name", order.assignment_id, "--", spec.image]
+        return shlex.join([*run, *(("/bin/sh", "-c", spec.shell) if spec.shell else spec.argv)])
+
+    async def close(self) -> None:
+        self.closed = True
+        self.drop_streams()
+
+    # -------------------------------------------------------------------------- their effects
+
+    async def _call(
+        self, verb: str, subject: str, effect: Callable[[], T], *, lost: Fault | None = None
+    ) -> T:
+        """One call with whatever was planned for it. A call that is cancelled while it is
+        held before its effect has none."""
+        gate = self._gates.get(verb)
+        if gate and not gate.after:
+            await gate.passed()
+        fault = Fault.UNREACHABLE if self._is_away() else lost or self._next(verb, take=True)
+        if fault in (Fault.UNREACHABLE, Fault.LOST_BEFORE, Fault.REFUSED):
+            self.history.append(Deed(verb, subject, fault))
+            raise _error(fault)
+        try:
+            result = effect()
+        except EngineFailed:
+            self.history.append(Deed(verb, subject, Fault.REFUSED))
+            raise
+        said = type(result).__name__ if verb == "start" else "ok"
+        self.history.append(Deed(verb, subject, fault or said))
+        if gate and gate.after:
+            await gate.passed()
+        if fault is not None:
+            raise _error(fault)
+        return result
+
+    def _next(self, verb: str, *, take: bool = False) -> Fault | None:
+        planned = self._faults[verb]
+        if not planned:
+            return None
+        return planned.popleft() if take else planned[0]
+
+    def _is_away(self) -> bool:
+        if not self._away:
+            return self._away is None
+        self._away -= 1
+        return True
+
+    def _create(self, order: Order) -> FakeContainer | NotAdmitted | None:
+        name = order.assignment_id
+        if name in self.worker.containers or name in self.worker.strangers:
+            return None
+        gpus = self.worker.admit(order.spec.resources)
+        return gpus if isinstance(gpus, NotAdmitted) else self.worker.create(order, gpus)
+
+    def _start(self, order: Order) -> Outcome:
+        worker, name = self.worker, order.assignment_id
+        if name in worker.strangers:
+            return CannotStart(f"the worker has a container called {name} that is not cloudai's")
+        if name not in worker.containers:
+            if worker.images is not None and order.spec.image not in worker.images:
+                return ImageMissing()
+            if isinstance(refused := self._create(order), NotAdmitted):
+                return refused
+        worker.settle()
+        sight = worker.containers[name].sight
+        if sight.phase is Phase.CREATED and not sight.error:
+            sight = worker.start(name)
+        if sight.started_at is None:
+            worker.vanish(name)
+            return CannotStart(sight.error or "it never started", sight.exit_code)
+        return Running(sight)
+
+    def _pull(self, image: str) -> None:
+        if why := self.worker.registry.get(image):
+            raise EngineFailed(why)
+        if self.worker.images is not None:
+            self.worker.images.add(image)
+
+    def _look(self, name: str) -> ContainerSight | None:
+        if name in self.worker.strangers:
+            raise EngineFailed(f"the worker has a container called {name} that is not cloudai's")
+        self.worker.settle()
+        container = self.worker.containers.get(name)
+        return container.sight if container else None
+
+    def _stop(self, name: str) -> None:
+        self.worker.settle()
+        if name in self.worker.containers:
+            self.worker.stop(name)
+
+    def _remove(self, name: str) -> None:
+        sight = self._look(name)
+        if sight and sight.phase in ALIVE:
+            raise EngineFailed(f"container {name} still runs: it is not removed")
+        self.worker.vanish(name)
+
+    def _named(self, container_id: str) -> FakeContainer:
+        self.worker.settle()
+        return self.worker.named(container_id)
+
+    async def _records(
+        self, container: FakeContainer, at: int, *, follow: bool
+    ) -> AsyncGenerator[LogRecord, None]:
+        breaks, name = self._breaks, container.sight.assignment_id
+        while True:
+            if breaks != self._breaks:
+                raise _error(Fault.LOST_AFTER)
+            if at < len(container.log):
+                yield container.log[at]
+                at += 1
+            elif (
+                follow
+                and container.sight.phase in ALIVE
+                and self.worker.containers.get(name) is container
+            ):
+                await container.changed.wait()
+            else:
+                return
+
+    def _usage(self, container_ids: Sequence[str]) -> dict[str, Usage]:
+        return {
+            sight.id: Usage(cpu_percent=1.0, memory=sight.held.memory // 2, pids=1)
+            for sight in self.worker.sights()
+            if sight.id in container_ids and sight.phase in ALIVE
+        }
+
+    def _sizes(self) -> dict[str, int]:
+        self.worker.settle()
+        return {
+            name: container.size
+            for name, container in self.worker.containers.items()
+            if container.sight.phase in ALIVE
+        }
+
+
+class FakeTerminal:
+    """A command in a fake container: ``cat``, or whatever ``FakeWorker.commands`` answers."""
+
+    def __init__(self, answer: tuple[int, bytes] | None, argv: Sequence[str]) -> None:
+        self._code, output = answer or (0, shlex.join(argv).encode() + b"\n")
+        self._echoes = answer is None and argv[0] == "cat"
+        self._output: asyncio.Queue[bytes] = asyncio.Queue()
+        if not self._echoes:
+            self._output.put_nowait(output)
+            self._output.put_nowait(b"")
+        self.size: tuple[int, int] | None = None
+        self.closed = False
+
+    async def read(self) -> tuple[int, bytes]:
+        if data := await self._output.get():
+            return 1, data
+        self._output.put_nowait(b"")
+        return 0, b""
+
+    async def write(self, data: bytes) -> None:
+        if self._echoes:
+            self._output.put_nowait(data)
+
+    async def resize(self, columns: int, rows: int) -> None:
+        self.size = (columns, rows)
+
+    async def wait(self) -> int:
+        return self._code
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def _drain(queue: asyncio.Queue[Happening | None]) -> AsyncGenerator[Happening, None]:
+    while happening := await queue.get():
+        yield happening
+    raise _error(Fault.LOST_AFTER)
+
+
+def _error(fault: Fault) -> Exception:
+    match fault:
+        case Fault.UNREACHABLE:
+            return WorkerUnreachable("the fake worker cannot be reached")
+        case Fault.REFUSED:
+            return EngineFailed("the fake worker refuses that, as it was told to")
+        case _:
+            return Indeterminate(f"the fake worker's reply was cut ({fault})")

@@ -1,0 +1,361 @@
+"""The machine behind a fake engine: containers, capacity and images in memory, no real time.
+
+Several ``FakeEngine``s may share one ``FakeWorker``, as several laptops share a real worker.
+A test reads and changes it directly: that is what happens *on the worker*, whether or not
+anybody can reach it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from cloudai.core.errors import EngineFailed
+from cloudai.core.model import (
+    GIB,
+    ContainerSight,
+    EngineFacts,
+    Gpu,
+    GpuProcess,
+    Phase,
+    Resources,
+    WorkerSight,
+)
+from cloudai.core.schedule import insufficient
+
+from . import Happening, LogRecord, NotAdmitted, Order
+
+WHOLE = 1000
+"""Thousandths of a GPU that make a whole one."""
+KILLED, TERMINATED = 137, 143
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FakeClock:
+    """The time, which passes only when told to."""
+
+    def __init__(self, now: datetime = BEGINNING) -> None:
+        self.now = now
+        self.passed: list[Callable[[], None]] = []
+        """Called after each step."""
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        for call in self.passed:
+            call()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a container does once it runs."""
+
+    seconds: float | None = None
+    """How long it runs by itself; ``None``: until ``finish``."""
+    exit_code: int = 0
+    output: bytes = b""
+    """Written when it starts, a record a line."""
+    honours_term: bool = True
+    start_error: str = ""
+    """Not empty: it cannot be started, for this reason."""
+    start_code: int = 127
+
+
+@dataclass(slots=True)
+class FakeContainer:
+    """A container and what only the machine knows of it."""
+
+    sight: ContainerSight
+    job: Job
+    log: list[LogRecord] = field(default_factory=list)
+    size: int = 0
+    """Bytes it wrote to its own layer."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set and replaced whenever the container or its log changes."""
+
+    def change(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class FakeWorker:
+    """A machine with an engine. Resources in cores, GiB, GiB and GPUs, as people say them."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime] | None = None,
+        cpus: int = 4,
+        memory: float = 16,
+        disk: float = 100,
+        gpus: int = 0,
+        reserve: Resources | None = None,
+        name: str = "fake",
+    ) -> None:
+        self.clock = clock or FakeClock()
+        self.name = name
+        self.cpus = cpus
+        self.memory = round(memory * GIB)
+        self.disk = round(disk * GIB)
+        self.gpus = [f"GPU-{name}-{index}" for index in range(gpus)]
+        self.reserve = reserve or Resources()
+        self.containers: dict[str, FakeContainer] = {}
+        self.strangers: set[str] = set()
+        """Names of containers that are nobody's of ours."""
+        self.outsiders: dict[str, int] = {}
+        """GPU uuid -> bytes that a process outside cloudai uses there."""
+        self.outside_memory = 0
+        self.images: set[str] | None = None
+        """Images that are there; ``None``: any that is asked for."""
+        self.registry: dict[str, str] = {}
+        """image -> why it cannot be pulled; an image not named here can be."""
+        self.jobs: dict[str, Job] = {}
+        """image -> what its containers do; others run until ``finish``."""
+        self.starts: Counter[str] = Counter()
+        """assignment -> how often a process was started for it. More than one is a bug."""
+        self.commands: dict[str, tuple[int, bytes]] = {}
+        """What ``execute`` answers to a command: exit code and output."""
+        self._subscribers: list[asyncio.Queue[Happening | None]] = []
+        self._made = 0
+        if isinstance(self.clock, FakeClock):
+            self.clock.passed.append(self.settle)
+
+    # --------------------------------------------------------- what happens on the machine
+
+    def create(self, order: Order, gpus: tuple[str, ...] = ()) -> FakeContainer:
+        """Makes the container of an order, not started."""
+        spec, name = order.spec, order.assignment_id
+        self._made += 1
+        digest = hashlib.sha256(f"{self.name}/{self._made}".encode()).hexdigest()
+        asked = spec.resources
+        container = FakeContainer(
+            ContainerSight(
+                id=digest,
+                assignment_id=name,
+                task_id=order.task_id,
+                store_id=order.store_id,
+                user_id=spec.user_id,
+                task_name=spec.name or "",
+                phase=Phase.CREATED,
+                held=asked,
+                gpus=gpus,
+                created_at=self.clock(),
+                limits={"cpu_milli": asked.cpu_milli, "memory": asked.memory},
+            ),
+            self.jobs.get(spec.image, Job()),
+        )
+        self.containers[name] = container
+        self._tell(name, "create")
+        return container
+
+    def start(self, name: str) -> ContainerSight:
+        """Starts a created container, or fails to, as its job says."""
+        container = self.containers[name]
+        job = container.job
+        if job.start_error:
+            self._show(container, error=job.start_error, exit_code=job.start_code)
+            return container.sight
+        self.starts[name] += 1
+        self._show(container, phase=Phase.RUNNING, started_at=self.clock())
+        self._tell(name, "start")
+        self.write(name, job.output)
+        self.settle()
+        return container.sight
+
+    def write(self, name: str, data: bytes, *, stream: int = 1) -> None:
+        """The container writes to its log: one record a line."""
+        container = self.containers[name]
+        at = (self.clock() - EPOCH) // timedelta(microseconds=1) * 1000
+        for line in data.splitlines(keepends=True):
+            container.log.append(LogRecord(at=at, data=line, stream=stream))
+        container.change()
+
+    def finish(
+        self,
+        name: str,
+        exit_code: int = 0,
+        *,
+        oom_killed: bool = False,
+        at: datetime | None = None,
+    ) -> None:
+        """The container's process ends."""
+        container = self.containers[name]
+        if container.sight.phase not in (Phase.RUNNING, Phase.PAUSED):
+            return
+        self._show(
+            container,
+            phase=Phase.EXITED,
+            finished_at=at or self.clock(),
+            exit_code=exit_code,
+            oom_killed=oom_killed,
+        )
+        self._tell(name, "die")
+
+    def stop(self, name: str) -> None:
+        """SIGTERM, and SIGKILL for a job that does not honour it."""
+        job = self.containers[name].job
+        self.finish(name, TERMINATED if job.honours_term else KILLED)
+
+    def pause(self, name: str, *, paused: bool = True) -> None:
+        """Someone pauses it by hand, or lets it go on."""
+        container = self.containers[name]
+        if container.sight.phase in (Phase.RUNNING, Phase.PAUSED):
+            self._show(container, phase=Phase.PAUSED if paused else Phase.RUNNING)
+            self._tell(name, "pause" if paused else "unpause")
+
+    def vanish(self, name: str) -> None:
+        """The container is removed, by whomever."""
+        if container := self.containers.pop(name, None):
+            container.change()
+            self._tell(name, "destroy")
+
+    def settle(self) -> None:
+        """Ends whatever ran out its own time by now."""
+        now = self.clock()
+        for name, container in tuple(self.containers.items()):
+            began, seconds = container.sight.started_at, container.job.seconds
+            if container.sight.phase is not Phase.RUNNING or began is None or seconds is None:
+                continue
+            if (end := began + timedelta(seconds=seconds)) <= now:
+                self.finish(name, container.job.exit_code, at=end)
+
+    # ------------------------------------------------------------------- what is asked of it
+
+    def held(self) -> Resources:
+        """What the containers that live, or may yet start, hold in all."""
+        self.settle()
+        total = Resources()
+        for container in self.containers.values():
+            if container.sight.holds:
+                total = total + container.sight.held
+        return total
+
+    def admit(self, asked: Resources) -> NotAdmitted | tuple[str, ...]:
+        """The GPUs for a task of that size, or what is missing."""
+        left = self.total() - self.reserve - self.held()
+        room = (
+            ("cpu", "CPU", left.cpus, asked.cpus),
+            ("memory", "memory", (left.memory - self.outside_memory) / GIB, asked.memory_gib),
+            ("storage", "storage", left.storage_gib, asked.storage_gib),
+        )
+        for what, word, available, required in room:
+            if required > available:
+                return _refused(what, word, available, required)
+        return self._choose_gpus(asked.gpu_milli)
+
+    def total(self) -> Resources:
+        """What the machine has."""
+        return Resources(
+            cpu_milli=self.cpus * 1000,
+            memory=self.memory,
+            storage=self.disk,
+            gpu_milli=len(self.gpus) * WHOLE,
+        )
+
+    def sight(self) -> WorkerSight:
+        """The machine as a probe shows it."""
+        held = self.held()
+        return WorkerSight(
+            cpus=self.cpus,
+            memory=self.memory,
+            memory_available=self.memory - self.outside_memory,
+            disk=self.disk,
+            disk_free=self.disk - held.storage,
+            load=0.0,
+            clock=self.clock(),
+            machine_id=f"machine-{self.name}",
+            boot_id=f"boot-{self.name}",
+            os="fake",
+            engine=EngineFacts(
+                id=f"engine-{self.name}",
+                version="fake",
+                endpoint="fake://",
+                gpu_runtime="hook" if self.gpus else "",
+            ),
+            gpus=tuple(self._gpu(index, uuid) for index, uuid in enumerate(self.gpus)),
+            containers=tuple(self.sights()),
+        )
+
+    def sights(self) -> Iterable[ContainerSight]:
+        """All containers of ours."""
+        self.settle()
+        return [container.sight for container in self.containers.values()]
+
+    def subscribe(self) -> asyncio.Queue[Happening | None]:
+        """Events from now on; whoever puts a ``None`` in ends the stream."""
+        queue: asyncio.Queue[Happening | None] = asyncio.Queue()
+        self._subscribers.append(queue)
+        return queue
+
+    def unsubscribe(self, queue: asyncio.Queue[Happening | None]) -> None:
+        self._subscribers.remove(queue)
+
+    def named(self, container_id: str) -> FakeContainer:
+        """By the engine's id. Raises ``EngineFailed`` where there is none."""
+        for container in self.containers.values():
+            if container.sight.id == container_id:
+                return container
+        raise EngineFailed(f"No such container: {container_id}")
+
+    def _choose_gpus(self, asked: int) -> NotAdmitted | tuple[str, ...]:
+        """Whole GPUs are alone on theirs; a share goes where the least room still fits it."""
+        rooms = {uuid: self._room(uuid) for uuid in self.gpus if uuid not in self.outsiders}
+        spare = -(-self.reserve.gpu_milli // WHOLE)
+        idle = [uuid for uuid, room in rooms.items() if room == WHOLE]
+        idle = idle[: max(0, len(idle) - spare)]
+        shared = [uuid for uuid, room in rooms.items() if 0 < room < WHOLE]
+        if asked >= WHOLE:
+            chosen = tuple(idle[: -(-asked // WHOLE)])
+            available, enough = float(len(idle)), len(chosen) * WHOLE >= asked
+        else:
+            fitting = [uuid for uuid in shared + idle if rooms[uuid] >= asked]
+            chosen = (min(fitting, key=rooms.__getitem__),) if fitting and asked else ()
+            available = max((rooms[uuid] for uuid in shared + idle), default=0) / WHOLE
+            enough = bool(chosen) or not asked
+        return chosen if enough else _refused("gpu", "GPU", available, asked / WHOLE)
+
+    def _room(self, uuid: str) -> int:
+        holders = (
+            container.sight.held.gpu_milli
+            for container in self.containers.values()
+            if container.sight.holds and uuid in container.sight.gpus
+        )
+        return WHOLE - sum(min(WHOLE, held) for held in holders)
+
+    def _gpu(self, index: int, uuid: str) -> Gpu:
+        used = self.outsiders.get(uuid)
+        someone = () if used is None else (GpuProcess(pid=4242, name="python", memory=used),)
+        return Gpu(
+            uuid=uuid,
+            index=index,
+            model="Fake GPU",
+            memory=80 * GIB,
+            memory_used=used or 0,
+            utilisation=0 if used is None else 90,
+            processes=someone,
+        )
+
+    def _show(self, container: FakeContainer, **changes: object) -> None:
+        container.sight = replace(container.sight, **changes)  # type: ignore[arg-type]
+        container.change()
+
+    def _tell(self, name: str, action: str) -> None:
+        for queue in self._subscribers:
+            queue.put_nowait(Happening(assignment_id=name, action=action))
+
+
+def _refused(what: str, word: str, available: float, required: float) -> NotAdmitted:
+    available = max(0.0, available)
+    return NotAdmitted(
+        what=what,
+        available=available,
+        required=required,
+        reason=insufficient(word, available, required),
+    )
