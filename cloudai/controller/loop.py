@@ -165,7 +165,7 @@ class Controller:
     def _do(self, task_id: str, work: Awaitable[None]) -> None:
         """Runs one effect for a task; no other starts for it meanwhile."""
         running = asyncio.ensure_future(work)
-        self._busy[task_id] = running  # type: ignore[assignment]
+        self._busy[task_id] = running
 
         def done(ended: asyncio.Future[None]) -> None:
             self._busy.pop(task_id, None)
@@ -268,7 +268,7 @@ class Controller:
                 await self.service.record(task, StopAsked(at=now(), reason=reason))
 
     def _in_background(self, work: Awaitable[None]) -> None:
-        running: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[assignment]
+        running: asyncio.Task[None] = asyncio.ensure_future(work)
         self._background.add(running)
         running.add_done_callback(self._background.discard)
 
