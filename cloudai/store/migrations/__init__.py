@@ -1,0 +1,1 @@
+"""Alembic's scripts. They travel with the package; there is no alembic.ini."""

@@ -1,0 +1,124 @@
+"""What is asked of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, func, select, text
+
+from cloudai.core.model import FINAL, State
+
+from .mapping import ASSIGNMENT_COLUMNS, TASK_COLUMNS
+from .rows import ASSIGNMENT, EVENT, TASK
+
+Selection = Select[*tuple[Any, ...]]
+
+LIVE = tuple(state for state in State if not state.final)
+ENDED = tuple(state for state in State if state in FINAL)
+ID_PREFIX = "task-"
+_AFTER_ALL = "\U0010ffff"
+
+_OF_PRESENT = and_(
+    ASSIGNMENT.c.task_id == TASK.c.id, ASSIGNMENT.c.number == TASK.c.assignment_number
+)
+WHOLE: Selection = select(*TASK_COLUMNS, *ASSIGNMENT_COLUMNS).select_from(
+    TASK.outerjoin(ASSIGNMENT, _OF_PRESENT)
+)
+"""Tasks with their present or last assignment: what ``mapping.task_from`` reads."""
+
+
+def by_id(task_id: str) -> Selection:
+    return WHOLE.where(TASK.c.id == task_id)
+
+
+def by_prefix(prefix: str, *, limit: int) -> Selection:
+    """Newest first, as their ids say. A range, not LIKE: nothing in ``prefix`` is a wildcard."""
+    within = and_(TASK.c.id >= prefix, TASK.c.id < prefix + _AFTER_ALL)
+    return WHOLE.where(within).order_by(TASK.c.id.desc()).limit(limit)
+
+
+def by_name(name: str) -> Selection:
+    """The newest one."""
+    return WHOLE.where(TASK.c.name == name).order_by(TASK.c.position.desc()).limit(1)
+
+
+def by_key(user_id: str, key: str) -> Selection:
+    return WHOLE.where(TASK.c.user_id == user_id, TASK.c.idempotency_key == key)
+
+
+def live() -> Selection:
+    """In the order of submission."""
+    return WHOLE.where(TASK.c.state.in_(LIVE)).order_by(TASK.c.position)
+
+
+def to_harvest() -> Selection:
+    """Final ones whose container may still be on its worker.
+
+    The words of the condition are those of its index, or SQLite does not see that it serves;
+    and "not live", which no index answers, keeps it from walking through all that ended.
+    """
+    waiting = text("assignment.harvested = 0 AND assignment.container_id IS NOT NULL")
+    candidates = select(ASSIGNMENT.c.task_id).where(waiting)
+    return WHOLE.where(
+        TASK.c.id.in_(candidates), waiting, TASK.c.state.not_in(LIVE)
+    ).order_by(TASK.c.position)
+
+
+def matching(
+    *,
+    states: Collection[State],
+    user: str | None,
+    worker: str | None,
+    name: str | None,
+) -> list[ColumnElement[bool]]:
+    """Conditions on tasks; none of them: all tasks."""
+    conditions: list[ColumnElement[bool]] = []
+    if states:
+        conditions.append(TASK.c.state.in_(sorted(set(states))))
+    if user is not None:
+        conditions.append(TASK.c.user_id == user)
+    if worker is not None:
+        conditions.append(TASK.c.worker_id == worker)
+    if name is not None:
+        conditions.append(TASK.c.name == name)
+    return conditions
+
+
+def page(conditions: list[ColumnElement[bool]], *, limit: int, offset: int) -> Selection:
+    """Newest first. Chosen by their positions alone, so that sorting many moves little."""
+    newest = TASK.c.position.desc()
+    chosen = (
+        select(TASK.c.position).where(*conditions).order_by(newest).limit(limit).offset(offset)
+    )
+    return WHOLE.where(TASK.c.position.in_(chosen)).order_by(newest)
+
+
+def total(conditions: list[ColumnElement[bool]]) -> Selection:
+    return select(func.count()).select_from(TASK).where(*conditions)
+
+
+def assignments_of(task_id: str) -> Selection:
+    return (
+        select(*ASSIGNMENT_COLUMNS)
+        .where(ASSIGNMENT.c.task_id == task_id)
+        .order_by(ASSIGNMENT.c.number)
+    )
+
+
+def story_of(task_id: str) -> Selection:
+    return (
+        select(EVENT.c.at, EVENT.c.what, EVENT.c.text)
+        .where(EVENT.c.task_id == task_id)
+        .order_by(EVENT.c.position)
+    )
+
+
+def by_state() -> Selection:
+    return select(TASK.c.state, func.count()).group_by(TASK.c.state)
+
+
+def mean_microseconds() -> Selection:
+    """How long completed tasks ran, on average."""
+    ran = text("avg(completed_at - started_at)")
+    return select(ran).select_from(TASK).where(TASK.c.state == State.COMPLETED)

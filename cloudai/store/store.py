@@ -1,0 +1,375 @@
+"""The one writer's memory: every change in one transaction, on the disk before it returns.
+
+A change of state is a guarded write: it is made only while the row still stands as the caller
+saw it, so news that is stale by now changes nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import IntegrityError
+
+from cloudai.core.errors import Conflict, StoreFailed, TaskNotFound
+from cloudai.core.lifecycle import Event, advance
+from cloudai.core.model import Assignment, State, Task
+
+from . import queries
+from .database import Database
+from .identity import introduce
+from .mapping import assignment_from, assignment_values, standing_values, task_from, task_values
+from .rows import ASSIGNMENT, EVENT, TASK, WORKER_MARK
+from .schema import HEAD, bring_up_to_date
+from .story import EventRow, tell
+
+_LISTED = 5
+
+
+class Store:
+    """What the home folder remembers. Synchronous; meant for one dedicated thread, and safe
+    from several.
+
+    Every method raises ``StoreBusy``, ``StoreReadOnly``, ``StoreFull`` or ``StoreFailed``
+    where the disk or the database does; nothing was written then.
+    """
+
+    def __init__(self, database: Database, store_id: str) -> None:
+        self._database = database
+        self.id = store_id
+        """Random, made once: tells our containers from those of another cloudai."""
+
+    @classmethod
+    def open(cls, path: Path, *, now: datetime) -> Self:
+        """Opens the database, making it or bringing its schema up to date.
+
+        Also raises ``StoreTooNew`` where a newer cloudai wrote it.
+        """
+        database = Database(path)
+        try:
+            bring_up_to_date(database)
+            return cls(database, introduce(database, now=now))
+        except BaseException:
+            database.close()
+            raise
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -------------------------------------------------------------- tasks come
+
+    def submit(self, task: Task, *, what: str = "submitted", text: str = "") -> Task:
+        """Remembers a task. A user's known idempotency key answers the task made before."""
+        return self.submit_many((task,), what=what, text=text)[0]
+
+    def submit_many(
+        self, tasks: Iterable[Task], *, what: str = "submitted", text: str = ""
+    ) -> list[Task]:
+        """All of them or none, in that order; answers as ``submit`` does for each."""
+        answers: list[Task] = []
+        new: list[Task] = []
+        known: dict[tuple[str, str], Task] = {}
+        with self._database.write() as connection:
+            for task in tasks:
+                before = _made_before(connection, task, known)
+                answers.append(before or task)
+                if before is None:
+                    new.append(task)
+            _insert_tasks(connection, new, what=what, text=text)
+        return answers
+
+    # -------------------------------------------------------------- tasks are found
+
+    def get(self, task_id: str) -> Task:
+        """Raises ``TaskNotFound``."""
+        with self._database.read() as connection:
+            return _one(connection, task_id)
+
+    def find(self, wanted: str) -> Task:
+        """By id, by a unique beginning of one, or by name (the newest of that name).
+
+        Raises ``TaskNotFound``, or ``Conflict`` for a beginning that several ids share.
+        """
+        with self._database.read() as connection:
+            if task := _first(connection, queries.by_id(wanted)):
+                return task
+            if wanted.startswith(queries.ID_PREFIX) and wanted != queries.ID_PREFIX:
+                found = _all(connection, queries.by_prefix(wanted, limit=_LISTED + 1))
+                if len(found) == 1:
+                    return found[0]
+                if found:
+                    raise _ambiguous(wanted, [task.id for task in found])
+            if task := _first(connection, queries.by_name(wanted)):
+                return task
+        raise TaskNotFound(wanted)
+
+    def tasks(
+        self,
+        *,
+        states: Collection[State] = (),
+        user: str | None = None,
+        worker: str | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> tuple[list[Task], int]:
+        """One page, newest first, and how many there are in all. ``worker``: where they are,
+        or were last."""
+        conditions = queries.matching(states=states, user=user, worker=worker, name=name)
+        with self._database.read() as connection:
+            total = connection.execute(queries.total(conditions)).scalar_one()
+            wanted = queries.page(conditions, limit=max(limit, 0), offset=max(offset, 0))
+            return _all(connection, wanted), int(total)
+
+    def active(self) -> list[Task]:
+        """All that have not ended, in the order of submission."""
+        with self._database.read() as connection:
+            return _all(connection, queries.live())
+
+    def unharvested(self) -> list[Task]:
+        """Ended ones whose log is not home yet or whose container is not removed."""
+        with self._database.read() as connection:
+            return _all(connection, queries.to_harvest())
+
+    def assignments(self, task_id: str) -> list[Assignment]:
+        """All of a task's, in order."""
+        with self._database.read() as connection:
+            rows = connection.execute(queries.assignments_of(task_id))
+            return [assignment_from(tuple(row)) for row in rows]
+
+    def events(self, task_id: str) -> list[EventRow]:
+        """A task's story, in the order it was written."""
+        with self._database.read() as connection:
+            rows = connection.execute(queries.story_of(task_id))
+            return [EventRow(*row) for row in rows]
+
+    # -------------------------------------------------------------- tasks change
+
+    def record(self, task: Task, event: Event) -> Task | None:
+        """The task after the event, once it is on the disk.
+
+        ``None`` where the event does not apply to the task, or the task no longer stands as
+        given (state, assignment, container): stale news, nothing was written.
+        """
+        after = advance(task, event)
+        if after is None:
+            return None
+        with self._database.write() as connection:
+            guarded = update(TASK).where(*_stands_as(task)).values(**standing_values(after))
+            if connection.execute(guarded).rowcount == 0:
+                return None
+            _write_assignment(connection, task.assignment, after.assignment)
+            line = tell(event)
+            _insert_event(connection, task.id, line)
+        return after
+
+    def add_event(self, task_id: str, at: datetime, what: str, text: str) -> None:
+        """One more line of the task's story. Raises ``TaskNotFound``."""
+        with self._database.write() as connection:
+            try:
+                _insert_event(connection, task_id, EventRow(at, what, text))
+            except IntegrityError:
+                raise TaskNotFound(task_id) from None
+
+    def mark_harvested(self, task_id: str, number: int) -> None:
+        """The assignment's log is home and its container is gone. Again, or for a task that
+        was forgotten, is fine."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(ASSIGNMENT)
+                .where(ASSIGNMENT.c.task_id == task_id, ASSIGNMENT.c.number == number)
+                .values(harvested=True)
+            )
+
+    def forget(self, task_id: str) -> None:
+        """Removes an ended task and its story. Raises ``Conflict`` for one that has not
+        ended, and ``TaskNotFound``."""
+        with self._database.write() as connection:
+            ended = TASK.c.state.in_(queries.ENDED)
+            gone = connection.execute(delete(TASK).where(TASK.c.id == task_id, ended))
+            if gone.rowcount == 0:
+                state = _one(connection, task_id).state
+                raise Conflict(
+                    f"Task {task_id} is {state}: only a finished one can be forgotten",
+                    hint=f"`cloudai cancel {task_id}` first",
+                    task_id=task_id,
+                )
+
+    # -------------------------------------------------------------- workers
+
+    def set_draining(
+        self, worker_id: str, draining: bool, at: datetime, *, by: str = "", note: str = ""
+    ) -> None:
+        """No new tasks there, or again; who said so, and why."""
+        mark = {"draining": draining, "marked_at": at, "drained_by": by, "note": note}
+        row = sqlite.insert(WORKER_MARK).values(worker_id=worker_id, **mark)
+        with self._database.write() as connection:
+            connection.execute(row.on_conflict_do_update(index_elements=["worker_id"], set_=mark))
+
+    def draining(self) -> set[str]:
+        """Workers that take no new tasks."""
+        marked = select(WORKER_MARK.c.worker_id).where(WORKER_MARK.c.draining)
+        with self._database.read() as connection:
+            return set(connection.execute(marked).scalars())
+
+    # -------------------------------------------------------------- figures
+
+    def counts(self) -> dict[State, int]:
+        """How many tasks there are in each state."""
+        with self._database.read() as connection:
+            found = {row[0]: int(row[1]) for row in connection.execute(queries.by_state())}
+        return {state: found.get(state, 0) for state in State}
+
+    def metrics(self) -> dict[str, int | float]:
+        """The figures of seed 003. Starting counts as pending and stopping as running, so
+        that the parts make the whole."""
+        count = self.counts()
+        with self._database.read() as connection:
+            mean = connection.execute(queries.mean_microseconds()).scalar() or 0.0
+        completed, failed = count[State.COMPLETED], count[State.FAILED]
+        ended = completed + failed
+        return {
+            "total_tasks": sum(count.values()),
+            "pending_tasks": count[State.QUEUED] + count[State.STARTING],
+            "running_tasks": count[State.RUNNING] + count[State.STOPPING],
+            "completed_tasks": completed,
+            "failed_tasks": failed,
+            "cancelled_tasks": count[State.CANCELLED],
+            "success_rate": round(100 * completed / ended, 1) if ended else 0.0,
+            "average_execution_time": round(mean / 1_000_000, 3),
+        }
+
+    def integrity(self) -> list[str]:
+        """What SQLite finds wrong with the file; empty when all is well."""
+        try:
+            with self._database.read() as connection:
+                found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+                loose = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        except StoreFailed as error:
+            return [error.message]
+        wrong = [str(line) for line in found if line != "ok"]
+        return wrong + [f"row {row[1]} of {row[0]} belongs to nothing" for row in loose]
+
+    @property
+    def sqlite_version(self) -> str:
+        return sqlite3.sqlite_version
+
+    @property
+    def schema_version(self) -> str:
+        return HEAD
+
+
+# ------------------------------------------------------------------ reading
+
+
+def _all(connection: Connection, wanted: queries.Selection) -> list[Task]:
+    return [task_from(row) for row in connection.execute(wanted)]
+
+
+def _first(connection: Connection, wanted: queries.Selection) -> Task | None:
+    row = connection.execute(wanted).first()
+    return None if row is None else task_from(row)
+
+
+def _one(connection: Connection, task_id: str) -> Task:
+    task = _first(connection, queries.by_id(task_id))
+    if task is None:
+        raise TaskNotFound(task_id)
+    return task
+
+
+def _ambiguous(wanted: str, ids: list[str]) -> Conflict:
+    more = ", …" if len(ids) > _LISTED else ""
+    return Conflict(
+        f"{wanted} could be several tasks: {', '.join(ids[:_LISTED])}{more}",
+        hint="Type more of the id.",
+        tasks=ids[:_LISTED],
+    )
+
+
+# ------------------------------------------------------------------ writing
+
+
+def _made_before(
+    connection: Connection, task: Task, known: dict[tuple[str, str], Task]
+) -> Task | None:
+    """The task that has this one's idempotency key; ``known``: those seen in this batch."""
+    key = task.spec.idempotency_key
+    if key is None:
+        return None
+    user = task.spec.user_id
+    before = known.get((user, key)) or _first(connection, queries.by_key(user, key))
+    known[user, key] = before or task
+    return before
+
+
+def _insert_tasks(connection: Connection, tasks: Sequence[Task], *, what: str, text: str) -> None:
+    if not tasks:
+        return
+    try:
+        connection.execute(insert(TASK), [task_values(task) for task in tasks])
+    except IntegrityError as error:
+        if "UNIQUE" not in str(error.orig):
+            raise
+        raise Conflict("A task with that id is there already") from None
+    assigned = [task.assignment for task in tasks if task.assignment]
+    if assigned:
+        connection.execute(insert(ASSIGNMENT), [assignment_values(each) for each in assigned])
+    lines = [
+        {"task_id": task.id, "at": task.created_at, "what": what, "text": text} for task in tasks
+    ]
+    connection.execute(insert(EVENT), lines)
+
+
+def _stands_as(task: Task) -> tuple[Any, ...]:
+    """The row is as the caller saw it: the guard of every change."""
+    assignment = task.assignment
+    container = (
+        select(ASSIGNMENT.c.container_id)
+        .where(ASSIGNMENT.c.task_id == TASK.c.id, ASSIGNMENT.c.number == TASK.c.assignment_number)
+        .scalar_subquery()
+    )
+    return (
+        TASK.c.id == task.id,
+        TASK.c.state == task.state,
+        TASK.c.assignment_number.is_not_distinct_from(assignment and assignment.number),
+        container.is_not_distinct_from(assignment and assignment.container_id),
+    )
+
+
+def _write_assignment(
+    connection: Connection, before: Assignment | None, after: Assignment | None
+) -> None:
+    if after is None or after == before:
+        return
+    values = assignment_values(after)
+    if before is None or before.number != after.number:
+        connection.execute(insert(ASSIGNMENT).values(**values))
+        return
+    connection.execute(
+        update(ASSIGNMENT)
+        .where(ASSIGNMENT.c.task_id == after.task_id, ASSIGNMENT.c.number == after.number)
+        .values(**values)
+    )
+
+
+def _insert_event(connection: Connection, task_id: str, line: EventRow) -> None:
+    row = {"task_id": task_id, "at": line.at, "what": line.what, "text": line.text}
+    connection.execute(insert(EVENT).values(**row))

@@ -1,0 +1,52 @@
+"""A task's story: what happened, in the words that ``cloudai show`` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cloudai.core.lifecycle import (
+    Event,
+    Exited,
+    Gone,
+    Placed,
+    Refused,
+    Started,
+    StartFailed,
+    StopAsked,
+    why_it_failed,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One line of it."""
+
+    at: datetime
+    what: str
+    """One word for programs."""
+    text: str
+    """For people; may be empty."""
+
+
+def tell(event: Event) -> EventRow:
+    """What an event means, in words."""
+    match event:
+        case Placed():
+            what, text = "placed", f"on {event.worker_id}"
+        case Refused():
+            what, text = "refused", event.reason
+        case Started():
+            gpus = f" with {', '.join(event.gpus)}" if event.gpus else ""
+            what, text = "started", f"container {event.container_id[:12]}{gpus}"
+        case StartFailed():
+            what, text = "start_failed", event.reason
+        case Exited(exit_code=0, error=""):
+            what, text = "exited", "exit code 0"
+        case Exited():
+            what, text = "exited", why_it_failed(event)
+        case StopAsked():
+            what, text = "stop_asked", event.reason or "by the user"
+        case Gone():
+            what, text = "gone", event.reason or "no container is left"
+    return EventRow(event.at, what, text)
