@@ -1,0 +1,199 @@
+"""What ``task`` and ``dispatch`` ask for: flags in, the body of the request out.
+
+Values go as they were typed; the server judges them, once for every front door.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .options import ARGV, complete_workers
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("-c", "command", metavar="TEXT", help="Run TEXT with the image's /bin/sh."),
+    click.option(
+        "-cpu_cores",
+        "--cpus",
+        "req_cpu",
+        metavar="CORES",
+        help="CPU cores, fractions too.  [default: 1.0]",
+    ),
+    click.option(
+        "-mem", "--memory", "req_memory", metavar="GB", help="4, 4.0, 4g or 512m.  [default: 0.5]"
+    ),
+    click.option(
+        "-storage",
+        "--storage",
+        "req_storage",
+        metavar="GB",
+        help="Disk it may fill: 10, 10g or 512m.  [default: 1.0]",
+    ),
+    click.option(
+        "-gpu_cores",
+        "--gpus",
+        "req_gpu",
+        metavar="GPUS",
+        help="Whole GPUs, or a share of one up to 1.0.  [default: 0.0]",
+    ),
+    click.option(
+        "-e",
+        "--env",
+        "env",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Set a variable; NAME alone takes its value from here.",
+    ),
+    click.option(
+        "--env-file",
+        "env_files",
+        multiple=True,
+        metavar="FILE",
+        help="Variables from a file in docker's format.",
+    ),
+    click.option(
+        "--mount",
+        "mounts",
+        multiple=True,
+        metavar="SPEC",
+        help="As docker run's: type=bind,src=/data,dst=/data.",
+    ),
+    click.option("--workdir", metavar="DIR", help="Where the command starts."),
+    click.option("--name", metavar="NAME", help="A name to call the task by."),
+    click.option(
+        "--user",
+        "user_id",
+        metavar="USER",
+        help="Whose task it is.  [env: CLOUDAI_USER; default: your login name]",
+    ),
+    click.option("--run-as", metavar="UID[:GID]", help="The user inside the container."),
+    click.option("--shm-size", metavar="GB", help="Size of /dev/shm."),
+    click.option("--time-limit", metavar="TIME", help="Stop it after so long: seconds, 90m, 12h."),
+    click.option(
+        "--grace",
+        metavar="SECONDS",
+        help="Between the polite stop and the forced one.  [default: 10]",
+    ),
+    click.option(
+        "--idempotency-key",
+        metavar="KEY",
+        help="The same key again answers the task it made before.",
+    ),
+    click.option(
+        "--follow", "-f", is_flag=True, help="Print its log live; end with its exit code."
+    ),
+    click.option("--wait", is_flag=True, help="Wait for its end; end with its exit code."),
+)
+
+
+def task_options(command: F) -> F:
+    """All flags that say what to run, and how to go on once it is accepted."""
+    command = click.argument(
+        "words", nargs=-1, metavar="[WORKER] IMAGE", shell_complete=complete_workers
+    )(command)
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def task_body(
+    ctx: click.Context, *, image: str, target: str | None, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The body of the request. Raises ``click.UsageError`` for what cannot be meant here."""
+    argv = ctx.meta[ARGV]
+    if argv is not None and asked["command"] is not None:
+        raise click.UsageError("Give -c TEXT or -- ARGV…, not both.", ctx=ctx)
+    if argv == []:
+        raise click.UsageError("There is no command after --.", ctx=ctx)
+    body = {
+        "docker_image": image,
+        "target": target,
+        "argv": argv,
+        "command": asked["command"],
+        "req_cpu": number(asked["req_cpu"]),
+        "req_memory": asked["req_memory"],
+        "req_storage": asked["req_storage"],
+        "req_gpu": number(asked["req_gpu"]),
+        "user_id": asked["user_id"] or login_name(os.environ),
+        "env": environment(asked["env"], asked["env_files"], os.environ),
+        "mounts": list(asked["mounts"]),
+        "time_limit": number(asked["time_limit"]),
+        "grace": number(asked["grace"]),
+    }
+    for field in ("workdir", "name", "run_as", "shm_size", "idempotency_key"):
+        body[field] = asked[field]
+    # What was not said is the server's to fill in.
+    return {name: value for name, value in body.items() if value not in (None, {}, [])}
+
+
+def number(text: str | None) -> float | str | None:
+    """A number where it is a finite one, else the text as typed: the server names its fault."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return text
+    return value if math.isfinite(value) else text
+
+
+def login_name(environ: Mapping[str, str]) -> str:
+    """Whose tasks these are: ``$CLOUDAI_USER`` or who is logged in."""
+    if name := environ.get("CLOUDAI_USER"):
+        return name
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid-{os.getuid()}"
+
+
+def environment(
+    given: Sequence[str], files: Sequence[str], environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Variables by name: files first, then ``-e``; the last word counts."""
+    found: dict[str, str] = {}
+    for file in files:
+        found.update(_from_file(file, environ))
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals and name not in environ:
+            raise click.UsageError(
+                f"-e {name}: there is no variable {name} in the environment to take it from."
+            )
+        found[name] = value if equals else environ[name]
+    return found
+
+
+def _from_file(file: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Docker's format: NAME=VALUE as it stands, NAME alone from here if set, # comments."""
+    if file == "-":
+        raise click.UsageError("--env-file takes the path of a file, not -.")
+    try:
+        text = Path(file).expanduser().read_bytes().removeprefix(codecs.BOM_UTF8).decode()
+    except OSError as error:
+        raise click.UsageError(f"--env-file {file}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"--env-file {file}: it is not UTF-8 text.") from error
+    found: dict[str, str] = {}
+    for at, raw in enumerate(text.split("\n"), start=1):
+        line = raw.removesuffix("\r").lstrip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not name:
+            raise click.UsageError(f"--env-file {file}: line {at} has no name before the =.")
+        if any(mark.isspace() for mark in name):
+            raise click.UsageError(f"--env-file {file}: line {at} has a space in the name.")
+        if equals:
+            found[name] = value
+        elif name in environ:
+            found[name] = environ[name]
+    return found

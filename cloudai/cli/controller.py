@@ -1,0 +1,151 @@
+"""``controller run|start|stop|status``."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import common
+from .output import print_fields, print_json, say
+from .session import Session
+from .wording import since
+
+if TYPE_CHECKING:
+    from cloudai.client import Client
+
+IDLE_EXIT = 300.0
+"""Seconds after which one that a command started leaves, with nothing to do and nobody asking."""
+STOP_WITHIN = 30.0
+"""Seconds."""
+
+
+@click.group()
+def controller_command() -> None:
+    """Run, start, stop and see the controller: the one process that speaks to the workers.
+
+    Any command that needs it starts it, and such a one leaves when there is nothing left to
+    do. Tasks never depend on it: they go on while it is away.
+    """
+
+
+@controller_command.command()
+@click.option(
+    "--idle-exit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Leave after so long with nothing to do and nobody asking.",
+)
+@click.option("--background", is_flag=True, hidden=True)
+@click.option("--stay", is_flag=True, hidden=True)
+@click.option("--ready-fd", type=int, hidden=True)
+@common
+@click.pass_obj
+def run(
+    session: Session,
+    idle_exit: float | None,
+    background: bool,
+    stay: bool,
+    ready_fd: int | None,
+) -> int:
+    """Run it here, in the foreground: for systemd, and to see what it does."""
+    from cloudai.client import find_home, find_inventory
+    from cloudai.client.place import make_home
+    from cloudai.controller import daemon
+
+    home = find_home(os.environ)
+    make_home(home)
+    if background and not stay and idle_exit is None:
+        idle_exit = IDLE_EXIT
+    inventory = find_inventory(session.inventory, os.environ, home=home).path
+    return daemon.run(
+        home, inventory, background=background, ready_fd=ready_fd, idle_exit=idle_exit
+    )
+
+
+@controller_command.command()
+@common
+@click.pass_obj
+def start(session: Session) -> int:
+    """Start it in the background, to stay also when there is nothing to do."""
+    from cloudai.client.start import start_controller
+
+    client = session.connect(start=False)
+    health = _health(client)
+    was_there = health is not None
+    if health is None:
+        start_controller(client.home, client.inventory.path, stay=True)
+        health = client.get("/health")
+    words = "is already running" if was_there else "runs"
+    session.show(
+        health,
+        lambda health: say(f"✅ The controller {words} (process {health['pid']})"),
+        quiet=[health["pid"]],
+    )
+    return 0
+
+
+@controller_command.command()
+@common
+@click.pass_obj
+def stop(session: Session) -> int:
+    """Stop it. Nothing on any worker is touched: tasks go on."""
+    from cloudai.client import ControllerFailed
+    from cloudai.client.connection import NotRunning
+
+    client = session.connect(start=False)
+    try:
+        client.post("/controller/stop")
+        deadline = time.monotonic() + STOP_WITHIN
+        while time.monotonic() < deadline:
+            client.ensure_running()
+            time.sleep(0.05)
+        raise ControllerFailed(
+            f"The controller has not left within {STOP_WITHIN:g} seconds",
+            hint="controller.log in its home says what it waits for",
+        )
+    except NotRunning:
+        session.show({"status": "stopped"}, lambda _: say("✅ The controller is not running"))
+    return 0
+
+
+@controller_command.command()
+@common
+@click.pass_obj
+def status(session: Session) -> int:
+    """Show whether it runs, and how. Ends with 1 if it does not."""
+    health = _health(session.connect(start=False))
+    if health is None:
+        if session.json:
+            print_json({"status": "stopped"})
+        else:
+            say("The controller is not running; any command that needs it starts it.")
+        return 1
+    session.show(health, _print_health, quiet=[health["pid"]])
+    return 0
+
+
+def _health(client: Client) -> dict[str, Any] | None:
+    from cloudai.client.connection import NotRunning
+
+    try:
+        found: dict[str, Any] = client.get("/health")
+    except NotRunning:
+        return None
+    return found
+
+
+def _print_health(health: dict[str, Any]) -> None:
+    inventory = health["inventory"]
+    print_fields(
+        [
+            ("Controller", f"{health['status']}, process {health['pid']}"),
+            ("Version", health["version"]),
+            ("Running", since(health["since"])),
+            ("Home", health["home"]),
+            ("Inventory", f"{inventory['path']}, {inventory['workers']} workers"),
+            ("Trouble", inventory["error"]),
+        ]
+    )

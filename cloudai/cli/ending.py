@@ -1,0 +1,113 @@
+"""``cancel``, ``wait`` and ``rm``: several tasks, each reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from .options import common, tasks_argument
+from .output import print_error, print_json, say
+from .session import Session
+from .wording import exit_code_of
+
+Task = dict[str, Any]
+
+
+@click.command()
+@tasks_argument
+@common
+@click.pass_obj
+def cancel_command(session: Session, tasks: tuple[str, ...]) -> int:
+    """Stop tasks: a polite signal first, a forced end after each one's grace."""
+    from cloudai.client import task_path
+
+    def cancel(task: str) -> Task:
+        stopped: Task = session.client.patch(task_path(task, "cancel"))
+        if not session.json:
+            gone = stopped["status"] == "cancelled"
+            say(
+                stopped["task_id"]
+                if session.quiet
+                else f"✅ Task {stopped['task_id']} {'cancelled' if gone else 'is being stopped'}"
+            )
+        return stopped
+
+    return _each(session, tasks, cancel, several="tasks", bare=True)
+
+
+@click.command()
+@tasks_argument
+@common
+@click.pass_obj
+def rm_command(session: Session, tasks: tuple[str, ...]) -> int:
+    """Forget ended tasks and their logs."""
+    from cloudai.client import task_path
+
+    def forget(task: str) -> str:
+        session.client.delete(task_path(task))
+        if not session.json:
+            say(task if session.quiet else f"✅ Task {task} forgotten")
+        return task
+
+    return _each(session, tasks, forget, several="removed")
+
+
+@click.command()
+@tasks_argument
+@common
+@click.pass_obj
+def wait_command(session: Session, tasks: tuple[str, ...]) -> int:
+    """Wait for tasks to end, and end with the exit code of the last one that failed.
+
+    A line each: its id, how it ended, and its exit code. A task that cloudai failed or that
+    was cancelled counts as 125.
+    """
+    from cloudai.client import task_path
+
+    from .following import finished
+
+    # All are looked up first: a mistyped one is said at once, not after hours.
+    ids = [session.client.get(task_path(task))["task_id"] for task in tasks]
+    done, code = [], 0
+    for task_id in ids:
+        task = finished(session.client, task_id)
+        done.append(task)
+        code = exit_code_of(task) or code
+        own = "-" if task["exit_code"] is None else task["exit_code"]
+        if not session.json:
+            say(own if session.quiet else f"{task['task_id']} {task['status']} {own}")
+    if session.json:
+        print_json(done[0] if len(tasks) == 1 else {"tasks": done})
+    return code
+
+
+def _each(
+    session: Session,
+    tasks: Sequence[str],
+    act: Callable[[str], Any],
+    *,
+    several: str,
+    bare: bool = False,
+) -> int:
+    """Acts on each, also after one failed; the highest exit code of all.
+
+    ``bare``: with ``--json`` the answer for one task alone is its own JSON.
+    """
+    from cloudai.core.errors import CloudaiError
+
+    done, failed, code = [], [], 0
+    for task in tasks:
+        try:
+            done.append(act(task))
+        except CloudaiError as error:
+            if len(tasks) == 1 or not session.json:
+                print_error(error, as_json=session.json)
+            failed.append({"task": task, **error.as_json()})
+            code = max(code, error.exit_code)
+    if session.json and len(tasks) > 1:
+        print_json({several: done, "errors": failed})
+    elif session.json and done:
+        print_json(done[0] if bare else {several: done, "errors": []})
+    return code

@@ -1,0 +1,52 @@
+"""``logs``: what a task wrote."""
+
+from __future__ import annotations
+
+import click
+
+from .options import common, task_argument
+from .output import on_terminal
+from .session import Session
+
+
+@click.command()
+@task_argument
+@click.option("--follow", "-f", is_flag=True, help="Go on until the task ends.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines only.")
+@click.option(
+    "--since", metavar="TIME", help="From then on: 10m (ago), RFC 3339, or seconds since 1970."
+)
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Insist on the bytes as written; refused on a terminal, the rule in a pipe.",
+)
+@common
+@click.pass_obj
+def logs_command(
+    session: Session, task: str, follow: bool, tail: int | None, since: str | None, raw: bool
+) -> int:
+    """Print what a task wrote, byte for byte, also after its container is gone.
+
+    On a terminal, escape sequences other than colours are left out.
+    """
+    from cloudai.client import task_path
+
+    from .following import log, until
+    from .writing import LogWriter
+
+    if raw and on_terminal():
+        raise click.UsageError("--raw is for pipes and files: on a terminal logs are made safe.")
+    client = session.client
+    while follow and until(client, task, "started")["status"] in ("queued", "starting"):
+        pass
+    with LogWriter() as writer:
+        if follow and tail is None and since is None:
+            for chunk in log(client, task):
+                writer.write(chunk)
+            return 0
+        asked = {"follow": follow or None, "tail": tail, "since": since}
+        with client.stream(task_path(task, "logs"), **asked) as chunks:
+            for chunk in chunks:
+                writer.write(chunk)
+    return 0

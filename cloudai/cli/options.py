@@ -1,0 +1,123 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from .argv import split
+from .session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
+ARGV = "cloudai.argv"
+"""Where a command that takes ``-- ARGV…`` finds it in ``ctx.meta`` (``None``: no ``--``)."""
+
+
+def _keep(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
+        if value:
+            setattr(ctx.ensure_object(Session), field, value)
+
+    return callback
+
+
+def common(command: F) -> F:
+    """``--json``, ``--quiet`` and ``--inventory``: before the command's name or after it."""
+    for option in reversed(
+        (
+            click.option(
+                "--json",
+                is_flag=True,
+                expose_value=False,
+                callback=_keep("json"),
+                help="Answer with the API's JSON, errors too.",
+            ),
+            click.option(
+                "--quiet",
+                "-q",
+                is_flag=True,
+                expose_value=False,
+                callback=_keep("quiet"),
+                help="Print ids and results only.",
+            ),
+            click.option(
+                "--inventory",
+                metavar="FILE",
+                expose_value=False,
+                callback=_keep("inventory"),
+                help="The inventory of workers.  [env: CLOUDAI_INVENTORY]",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+class DashedCommand(click.Command):
+    """A command that takes ``-- ARGV…``: whatever stands after ``--`` is left untouched."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ours, ctx.meta[ARGV] = split(args)
+        for at, arg in enumerate(ours):
+            # click would read -cpus as -c "pus", and run that.
+            if re.match("-c.", arg) and arg.partition("=")[0] != "-cpu_cores":
+                before = ours[at - 1] if at else ""
+                if before not in ("-c", "-e", "--env"):
+                    raise click.NoSuchOption(arg, possibilities=["-cpu_cores", "-c"], ctx=ctx)
+        return super().parse_args(ctx, ours)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- ARGV...]"]
+
+
+def answers_in_time(complete: F) -> F:
+    """A completion that never fails and never starts a controller."""
+
+    @functools.wraps(complete)
+    def quietly(*args: Any) -> Any:
+        try:
+            return complete(*args)
+        except Exception:  # a broken completion must not break the command line being typed
+            return []
+
+    return quietly  # type: ignore[return-value]
+
+
+@answers_in_time
+def complete_tasks(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Ids and names of the newest tasks."""
+    tasks = _ask(ctx, "/tasks/")["tasks"]
+    names = [name for task in tasks for name in (task["task_id"], task["name"]) if name]
+    return _fitting(names, incomplete)
+
+
+@answers_in_time
+def complete_workers(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Ids of the workers."""
+    found = _ask(ctx, "/workers/")["workers"]
+    return _fitting([worker["worker_id"] for worker in found], incomplete)
+
+
+def _ask(ctx: click.Context, path: str) -> Any:
+    session = ctx.find_object(Session) or Session()
+    return session.connect(start=False, patience=0.2).get(path)
+
+
+def _fitting(names: list[str], incomplete: str) -> list[str]:
+    plain = re.compile(r"[\w.@-]+")  # the shell must not read anything into them
+    return [
+        name
+        for name in dict.fromkeys(names)
+        if name.startswith(incomplete) and plain.fullmatch(name)
+    ]
+
+
+task_argument = click.argument("task", shell_complete=complete_tasks)
+tasks_argument = click.argument(
+    "tasks", nargs=-1, required=True, metavar="TASK...", shell_complete=complete_tasks
+)
+worker_argument = click.argument("worker", metavar="ID", shell_complete=complete_workers)

@@ -1,0 +1,37 @@
+"""The box of seed 001 that shows a task as it is sent."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from .output import THICK, THIN, columns, on_terminal
+from .terminal import clean
+
+_INDENT = 21
+
+
+def preview(task: dict[str, Any]) -> str:
+    """The box, without a line end after it. The command is folded on a terminal only."""
+    command = clean(task.get("docker_run") or task.get("command"))
+    if on_terminal():
+        room = max(30, columns() - _INDENT)
+        command = f"\n{' ' * _INDENT}".join(textwrap.wrap(command, room, break_on_hyphens=False))
+    return "\n".join(
+        (
+            THICK,
+            "  📤 SENDING TASK TO WORKER",
+            THICK,
+            f"  Task ID:           {clean(task['task_id'])}",
+            f"  Target Worker:     {clean(task['target'] or '(scheduler decides)')}",
+            f"  Docker Image:      {clean(task['docker_image'])}",
+            f"  Command:           {command}",
+            THIN,
+            "  Resource Requirements:",
+            f"    • CPU Cores:     {task['req_cpu']:.2f} cores",
+            f"    • Memory:        {task['req_memory']:.2f} GB",
+            f"    • Storage:       {task['req_storage']:.2f} GB",
+            f"    • GPU Cores:     {task['req_gpu']:.2f} cores",
+            THICK,
+        )
+    )

@@ -1,0 +1,107 @@
+"""One task's whole story, for ``show``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .output import Column, print_fields, print_table, say
+from .terminal import clean
+from .wording import NOTHING, amount, clock, is_final, long_span, since, took
+
+Task = dict[str, Any]
+
+
+def print_story(task: Task) -> None:
+    """What it is, how it stands, where it ran, and what happened, in time's order."""
+    print_fields(_fields(task))
+    if task.get("assignments"):
+        say()
+        print_table(
+            [
+                Column("ASSIGNMENT"),
+                Column("WORKER"),
+                Column("STARTED"),
+                Column("EXIT", right=True),
+                Column("CONTAINER"),
+                Column("WHY", flexible=True),
+            ],
+            [_assignment_row(one) for one in task["assignments"]],
+        )
+    if task.get("events"):
+        say()
+        for event in task["events"]:
+            text = f"{event['what']} {event.get('text') or ''}"
+            say(f"{clock(event['at'])}  {clean(text)}")
+
+
+def _fields(task: Task) -> list[tuple[str, object]]:
+    named = f" ({task['name']})" if task.get("name") else ""
+    seconds = took(task)
+    ended = clock(task["completed_at"]) if task["completed_at"] else None
+    if ended and seconds is not None:
+        ended += f", after {long_span(seconds)}"
+    return [
+        ("Task", task["task_id"] + named),
+        ("Status", _status(task)),
+        ("Why", task["reason"]),
+        ("Last seen", _unreachable(task)),
+        ("User", task["user_id"]),
+        ("Image", task["docker_image"]),
+        ("Command", task["command"] or "(the image's own)"),
+        ("Asked", _asked(task)),
+        ("Only on", task["target"]),
+        ("GPUs", ", ".join(task["gpus"])),
+        ("Created", clock(task["created_at"])),
+        ("Started", clock(task["started_at"]) if task["started_at"] else None),
+        ("Ended", ended),
+        ("Exit code", task["exit_code"]),
+        ("Container", task["container_id"]),
+        ("Variables", ", ".join(task["env"])),
+        ("Mounts", " ".join(task["mounts"])),
+        ("Workdir", task["workdir"]),
+        ("Runs as", task["run_as"]),
+        ("Shared memory", f"{amount(task['shm_size'], 3)} GB" if task["shm_size"] else None),
+        ("Time limit", long_span(task["time_limit"]) if task["time_limit"] else None),
+        ("Key", task["idempotency_key"]),
+        ("Runs by", task.get("docker_run")),
+    ]
+
+
+def _status(task: Task) -> str:
+    words = str(task["status"])
+    if task["worker_id"]:
+        words += f" on {task['worker_id']}"
+    if task["status"] == "running":
+        words += f" {since(task['started_at'])}"
+    if task["phase"]:
+        words += f": {task['phase']}"
+    return words + (" (dispatched)" if task["direct"] else "")
+
+
+def _unreachable(task: Task) -> str | None:
+    seen = task.get("worker_seen") or {}
+    if seen.get("reachable", True) or is_final(task):
+        return None
+    return (
+        f"⚠ {task['worker_id']} has not been reached {since(seen.get('since'))};"
+        " the task stands as last seen"
+    )
+
+
+def _asked(task: Task) -> str:
+    return (
+        f"{task['req_cpu']:.2f} cores, {task['req_memory']:.2f} GB memory,"
+        f" {task['req_storage']:.2f} GB storage, {task['req_gpu']:.2f} GPUs"
+    )
+
+
+def _assignment_row(one: dict[str, Any]) -> list[str]:
+    ended = "" if one["ended_at"] is None else f"ended {clock(one['ended_at'])[11:]}"
+    return [
+        f"#{one['number']}",
+        one["worker_id"],
+        clock(one["started_at"])[11:] if one["started_at"] else NOTHING,
+        NOTHING if one["exit_code"] is None else str(one["exit_code"]),
+        (one["container_id"] or NOTHING)[:12],
+        ": ".join(filter(None, (ended, one["reason"]))) or NOTHING,
+    ]

@@ -1,0 +1,207 @@
+"""``task`` and ``dispatch``: hand a task over, and go on with it as asked."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from .asking import task_body, task_options
+from .options import DashedCommand, common
+from .output import StatusLine, on_terminal, print_error, say, tell
+from .session import Session
+from .wording import exit_code_of, result, standing
+
+Task = dict[str, Any]
+
+
+@click.command(cls=DashedCommand)
+@task_options
+@click.option("--dry-run", is_flag=True, help="Show what would be sent, and queue nothing.")
+@common
+@click.pass_context
+def task_command(ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, **asked: Any) -> int:
+    """Queue a task; the controller places it, on WORKER only where one is named.
+
+    The command comes after --, or as shell text with -c; without either the image's own runs.
+
+    \b
+      cloudai task alpine -- echo hello
+      cloudai task worker-1 python:3.12 -cpu_cores 2.0 -mem 4.0 -c "python train.py"
+    """
+    session: Session = ctx.obj
+    target, image = _worker_and_image(ctx, words)
+    _check(ctx, session, asked)
+    body = task_body(ctx, image=image, target=target, asked=asked)
+    answer = session.client.request(
+        "POST", "/tasks/", body=body, query={"dry_run": dry_run or None}
+    )
+    task: Task = answer.data
+    if dry_run:
+        session.show(task, lambda task: _preview(task, "Nothing was queued (--dry-run)"))
+        return 0
+    known = "was there before: the same --idempotency-key made it; nothing new was queued"
+    done = f"queued for {task['target']}" if task["target"] else "queued"
+    words_for_it = f"✅ Task {task['task_id']} {known if answer.status == 200 else done}"
+    return _go_on(session, task, asked, words=lambda: _preview(task, words_for_it))
+
+
+@click.command(cls=DashedCommand)
+@task_options
+@common
+@click.pass_context
+def dispatch_command(ctx: click.Context, /, words: tuple[str, ...], **asked: Any) -> int:
+    """Run a task on WORKER now, past queue and scheduler: for tests and debugging.
+
+    The worker is checked, and the answer comes when the container runs, or why it does not.
+
+    \b
+      cloudai dispatch worker-1 alpine -- sleep 60
+    """
+    session: Session = ctx.obj
+    worker, image = _worker_and_image(ctx, words)
+    if worker is None:
+        raise click.UsageError("Both are needed: WORKER IMAGE.", ctx=ctx)
+    _check(ctx, session, asked)
+    body = task_body(ctx, image=image, target=None, asked=asked)
+    from cloudai.core.errors import CloudaiError
+
+    try:
+        task = _started(session, worker, body)
+    except CloudaiError as error:
+        return print_error(error, as_json=session.json, prefix="Failed to dispatch task: ")
+    done = f"✅ Task {task['task_id']} dispatched directly to worker {worker}!"
+    return _go_on(session, task, asked, words=lambda: say(done))
+
+
+def _worker_and_image(ctx: click.Context, words: tuple[str, ...]) -> tuple[str | None, str]:
+    if not words:
+        raise click.UsageError("The image is missing.", ctx=ctx)
+    if len(words) > 2:
+        given = " ".join(words[:2])
+        raise click.UsageError(
+            f"Too many words: put the command after --, as in"
+            f" `cloudai {ctx.info_name} {given} -- {words[2]} …`.",
+            ctx=ctx,
+        )
+    return (words[0] if len(words) == 2 else None), words[-1]
+
+
+def _check(ctx: click.Context, session: Session, asked: dict[str, Any]) -> None:
+    if asked["follow"] and session.json:
+        raise click.UsageError(
+            "--follow prints the task's log; with --json use --wait, and `cloudai logs`.", ctx=ctx
+        )
+
+
+def _started(session: Session, worker: str, body: dict[str, Any]) -> Task:
+    """The task once its container runs or has ended. Raises why it does not."""
+    from cloudai.client import worker_path
+    from cloudai.core.errors import CloudaiError, Insufficient
+
+    from .following import until
+
+    status = StatusLine(shown=not (session.json or session.quiet))
+    # Where a person looks on, what is being pulled is shown soon; the server waits otherwise.
+    patience = 2 if on_terminal(sys.stderr) else 25
+    try:
+        task: Task = session.client.post(worker_path(worker, "dispatch"), body, timeout=patience)
+        while task["status"] in ("queued", "starting"):
+            status.show(standing(task))
+            task = until(session.client, task["task_id"], "started", timeout=patience)
+    finally:
+        status.clear()
+    if task["status"] == "failed" and task["started_at"] is None:
+        reason = str(task["reason"])
+        kind = Insufficient if reason.startswith("Insufficient ") else CloudaiError
+        raise kind(reason, task_id=task["task_id"])
+    return task
+
+
+def _preview(task: Task, line: str) -> None:
+    from .preview import preview
+
+    say(preview(task))
+    say()
+    say(line)
+
+
+def _go_on(session: Session, task: Task, asked: dict[str, Any], *, words: Any) -> int:
+    """After it was accepted: leave, wait, or follow."""
+    if asked["follow"]:
+        return _follow(session, task, words)
+    if not asked["wait"]:
+        session.show(task, lambda _: words(), quiet=[task["task_id"]])
+        return 0
+    if not session.json:
+        session.show(task, lambda _: words(), quiet=[task["task_id"]])
+        sys.stdout.flush()
+    last = _wait(session, task)
+    session.show(last, lambda last: say(result(last)))
+    return exit_code_of(last)
+
+
+def _wait(session: Session, task: Task) -> Task:
+    from .following import until
+    from .wording import is_final
+
+    status = StatusLine(shown=not (session.json or session.quiet))
+    # A person at a terminal sees what it waits for; a script asks seldom.
+    patience = 2 if on_terminal(sys.stderr) else 55
+    try:
+        while not is_final(task):
+            status.show(_waiting(task))
+            task = until(session.client, task["task_id"], "final", timeout=patience)
+    except KeyboardInterrupt:
+        status.clear()
+        goes_on(task["task_id"])
+        raise
+    finally:
+        status.clear()
+    return task
+
+
+def _waiting(task: Task) -> str:
+    if task["status"] in ("queued", "starting"):
+        return standing(task)
+    return f"{task['status']} on {task['worker_id']}"
+
+
+def _follow(session: Session, task: Task, words: Any) -> int:
+    """With ``--quiet`` the log alone is on stdout, else the preview stands before it."""
+    from .following import follow
+    from .writing import LogWriter
+
+    if not session.quiet:
+        words()
+    sys.stdout.flush()
+    status = StatusLine(shown=not session.quiet)
+    with LogWriter() as writer:
+        try:
+            for news in follow(session.client, task["task_id"]):
+                if isinstance(news, bytes):
+                    status.clear()
+                    writer.write(news)
+                    continue
+                task = news
+                if task["status"] in ("queued", "starting"):
+                    status.show(standing(task))
+        except KeyboardInterrupt:
+            status.clear()
+            writer.finish_line()
+            goes_on(task["task_id"])
+            raise
+        finally:
+            status.clear()
+    if not session.quiet:
+        tell(result(task))
+    return exit_code_of(task)
+
+
+def goes_on(task_id: str) -> None:
+    """Says that leaving ends nothing."""
+    tell(
+        f"Task {task_id} goes on: `cloudai monitor {task_id}` watches it,"
+        f" `cloudai cancel {task_id}` stops it."
+    )
