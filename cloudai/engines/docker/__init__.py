@@ -1,0 +1,336 @@
+"""Docker on a worker: one script a verb for starting, the Engine API for watching (see watch).
+
+A ``DockerEngine`` is given a shell and knows one worker. What it learns by ``probe`` (where
+the engine keeps its data, how it limits storage) it uses for starts; nothing else is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from cloudai.core.errors import EngineFailed, Indeterminate, InvalidInput, WorkerUnreachable
+from cloudai.core.model import ContainerSight, WorkerSight, WorkerSpec
+from cloudai.engines import (
+    CannotStart,
+    Finding,
+    Happening,
+    LogRecord,
+    Order,
+    Outcome,
+    PullProgress,
+    Usage,
+)
+from cloudai.scripts import render
+from cloudai.shells import Reply, Shell, Terminal
+
+from . import command
+from .admission import Undo, parse_start
+from .api_watch import Way
+from .doctor import Examination, judge
+from .parts import Parts
+from .probe import Learned, learn, parse_probe
+from .pulling import Pull, lines_of
+from .watch import Watch, open_watch
+
+PROBE_TIMEOUT = 120.0
+"""Seconds; every part of the probe has its own, shorter deadline."""
+START_TIMEOUT = 330.0
+"""Seconds: 30 for the lock, 120 for docker, and the looks before and after."""
+STALL = 120.0
+TICK = 5
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,200}")
+
+
+class DockerEngine:
+    """One worker's Docker, see ``cloudai.engines.Engine``."""
+
+    def __init__(self, spec: WorkerSpec, shell: Shell, *, watch_via: Way = "api") -> None:
+        self._spec, self._shell, self._watch_via = spec, shell, watch_via
+        self._learned: Learned | None = None
+        self._watch: Watch | None = None
+        self._opening = asyncio.Lock()
+
+    # --- the host
+
+    async def probe(self) -> WorkerSight:
+        """See ``Engine.probe``; ``EngineFailed`` where the worker answers and Docker does not."""
+        reply = await self._run("probe", PROBE_TIMEOUT)
+        sight = parse_probe(reply.text, self._spec)
+        self._learned = learn(reply.text, sight)
+        return sight
+
+    async def doctor(self) -> tuple[Finding, ...]:
+        """See ``Engine.doctor``. A Docker that does not answer is a finding, not an error."""
+        sight, trouble = None, None
+        asked_at = datetime.now(UTC)
+        try:
+            sight = await self.probe()
+        except EngineFailed as error:
+            trouble = error
+        answered_at = datetime.now(UTC)
+        reply = await self._run("doctor", 60, endpoint=self._endpoint())
+        return judge(
+            Examination(
+                worker_id=self._spec.id,
+                sight=sight,
+                trouble=trouble,
+                facts=Parts(reply.text).facts(),
+                asked_at=asked_at,
+                answered_at=answered_at,
+            )
+        )
+
+    # --- starting
+
+    async def start(self, order: Order) -> Outcome:
+        """See ``Engine.start``."""
+        try:
+            script = await self._start_script(order)
+        except InvalidInput as error:
+            return CannotStart(f"{error.message}{f': {error.hint}' if error.hint else ''}")
+        reply = await self._shell.run(script, timeout=START_TIMEOUT)
+        outcome = parse_start(reply.text, order, worker_id=self._spec.id)
+        if isinstance(outcome, Undo):
+            await self.stop(order.assignment_id, grace=0)
+            await self.remove(order.assignment_id)
+            return outcome.outcome
+        return outcome
+
+    async def _start_script(self, order: Order) -> str:
+        _check(order)
+        env = command.plan_env(order.env)
+        learned = await self._known()
+        spec, resources, reserve = order.spec, order.spec.resources, self._spec.reserve
+        return render(
+            "start",
+            docker_host=self._spec.engine_socket or "",
+            endpoint=learned.endpoint,
+            name=order.assignment_id,
+            task=order.task_id,
+            store=order.store_id,
+            image=spec.image,
+            options=command.run_options(
+                order,
+                storage_limit=learned.storage_limit,
+                env=tuple(env.exported),
+                open_files=learned.open_files,
+            ),
+            argv=command.arguments(spec),
+            env_lines=env.lines,
+            exported=[f"{name}={value}" for name, value in env.exported.items()],
+            held_format=command.HELD,
+            gpu_by=learned.gpu_by,
+            cpu_milli=resources.cpu_milli,
+            want_memory=resources.memory,
+            want_storage=resources.storage,
+            gpu_milli=resources.gpu_milli,
+            cpus=learned.cpus,
+            memory=learned.memory,
+            data_root=learned.data_root,
+            reserve=[
+                str(reserve.cpu_milli),
+                str(reserve.memory),
+                str(reserve.storage),
+                str(reserve.gpu_milli),
+            ],
+            max_gpus=-1 if self._spec.max_gpus is None else self._spec.max_gpus,
+            idle_memory=self._spec.gpu_idle_memory,
+        )
+
+    async def pull(self, image: str, *, stall: float = STALL) -> AsyncIterator[PullProgress]:
+        """See ``Engine.pull``. ``stall``: seconds without progress that end it."""
+        learned = await self._known()
+        script = render(
+            "pull",
+            docker_host=self._spec.engine_socket or "",
+            data_root=learned.data_root,
+            image=image,
+            tick=max(1, min(TICK, int(stall / 4))),
+        )
+        pull = Pull(image, stall=stall, clock=time.monotonic)
+        async with self._shell.stream(script, idle_timeout=60) as chunks:
+            async for line in lines_of(chunks):
+                if progress := pull.line(line):
+                    yield progress
+                if pull.status is not None:
+                    break
+        pull.finish()
+
+    async def stop(self, assignment_id: str, *, grace: float) -> None:
+        """See ``Engine.stop``. Raises ``EngineFailed`` for a container that is not ours."""
+        seconds = math.ceil(max(0.0, grace))
+        limit = seconds + 20
+        reply = await self._run(
+            "stop", limit + 60.0, name=_name(assignment_id), grace=seconds, limit=limit
+        )
+        parts = Parts(reply.text)
+        if self._ours(parts, assignment_id) in ("running", "restarting", "paused"):
+            self._demand(parts, "stop", assignment_id)
+
+    async def remove(self, assignment_id: str) -> None:
+        """See ``Engine.remove``. Raises ``EngineFailed`` for one that runs or is not ours."""
+        reply = await self._run("remove", 120, name=_name(assignment_id))
+        parts = Parts(reply.text)
+        state = self._ours(parts, assignment_id)
+        if state in ("created", "exited", "dead"):
+            self._demand(parts, "remove", assignment_id)
+        elif state not in ("", "removing"):
+            raise EngineFailed(f"{assignment_id} is {state} on {self._spec.id}: not removed")
+
+    def preview(self, order: Order) -> str:
+        """See ``Engine.preview``."""
+        limit = self._learned.storage_limit if self._learned else "watch"
+        return command.preview(order, storage_limit=limit)
+
+    # --- watching
+
+    async def look(self, assignment_id: str) -> ContainerSight | None:
+        """See ``Engine.look``."""
+        async with self._watching() as watch:
+            return await watch.look(assignment_id)
+
+    async def observe(self) -> tuple[ContainerSight, ...]:
+        """See ``Engine.observe``."""
+        async with self._watching() as watch:
+            return await watch.observe()
+
+    @asynccontextmanager
+    async def happenings(self) -> AsyncIterator[AsyncIterator[Happening]]:
+        """See ``Engine.happenings``."""
+        async with self._watching() as watch, watch.happenings() as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def logs(
+        self, container_id: str, *, since: int = 0, follow: bool = False, tail: int | None = None
+    ) -> AsyncIterator[AsyncIterator[LogRecord]]:
+        """See ``Engine.logs``."""
+        async with (
+            self._watching() as watch,
+            watch.logs(container_id, since=since, follow=follow, tail=tail) as records,
+        ):
+            yield records
+
+    async def usage(self, container_ids: Sequence[str]) -> Mapping[str, Usage]:
+        """See ``Engine.usage``."""
+        async with self._watching() as watch:
+            return await watch.usage(container_ids)
+
+    async def sizes(self) -> Mapping[str, int]:
+        """See ``Engine.sizes``."""
+        async with self._watching() as watch:
+            return await watch.sizes()
+
+    @asynccontextmanager
+    async def execute(
+        self, container_id: str, argv: Sequence[str], *, tty: bool, columns: int, rows: int
+    ) -> AsyncIterator[Terminal]:
+        """See ``Engine.execute``."""
+        async with (
+            self._watching() as watch,
+            watch.execute(container_id, argv, tty=tty, columns=columns, rows=rows) as terminal,
+        ):
+            yield terminal
+
+    @property
+    def watching(self) -> Way | None:
+        """How the worker is watched now; ``None`` while it is not."""
+        return self._watch.way if self._watch else None
+
+    @asynccontextmanager
+    async def _watching(self) -> AsyncIterator[Watch]:
+        """The open watch, opened on first use. One that lost its worker is not used again."""
+        learned = await self._known()
+        async with self._opening:
+            if self._watch is None:
+                self._watch = await open_watch(
+                    self._shell, learned.endpoint, prefer=self._watch_via
+                )
+            watch = self._watch
+        try:
+            yield watch
+        except WorkerUnreachable:
+            if self._watch is watch:
+                self._watch = None
+                await watch.close()
+            raise
+
+    async def close(self) -> None:
+        """Ends the watch; the shell is its owner's to close."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            await watch.close()
+
+    # --- scripts
+
+    async def _run(self, script: str, timeout: float, /, **values: str | int) -> Reply:
+        host = self._spec.engine_socket or ""
+        return await self._shell.run(render(script, docker_host=host, **values), timeout=timeout)
+
+    async def _known(self) -> Learned:
+        if self._learned is None:
+            await self.probe()
+        assert self._learned is not None
+        return self._learned
+
+    def _endpoint(self) -> str:
+        if self._learned is not None:
+            return self._learned.endpoint
+        return self._spec.engine_socket or "unix:///var/run/docker.sock"
+
+    def _ours(self, parts: Parts, assignment_id: str) -> str:
+        """The state of a container of ours; empty where there is none of that name."""
+        words = parts.said("label")
+        if parts.status("label") is None:
+            raise Indeterminate(f"Docker on {self._spec.id} did not answer in time")
+        if parts.status("label") != 0:
+            if re.search(r"no such (container|object)", words, re.IGNORECASE):
+                return ""
+            raise EngineFailed(f"Docker does not answer on {self._spec.id}: {words}")
+        state, _, label = words.partition(" ")
+        if label != assignment_id:
+            raise EngineFailed(
+                f"the container {assignment_id} on {self._spec.id} is not cloudai's,"
+                " nothing was touched"
+            )
+        return state
+
+    def _demand(self, parts: Parts, part: str, assignment_id: str) -> None:
+        status, words = parts.status(part), parts.said(part)
+        if status is None or status in (124, 137, 142):
+            raise Indeterminate(f"Docker on {self._spec.id} did not {part} {assignment_id} in time")
+        gone = re.search(r"no such container|already in progress", words, re.IGNORECASE)
+        if status != 0 and not gone:
+            raise EngineFailed(f"Docker on {self._spec.id} did not {part} {assignment_id}: {words}")
+
+
+def _name(assignment_id: str) -> str:
+    if not NAME.fullmatch(assignment_id):
+        raise InvalidInput(f"{assignment_id!r} cannot be the name of a container")
+    return assignment_id
+
+
+def _check(order: Order) -> None:
+    """What a worker would misread rather than refuse. Raises ``InvalidInput``."""
+    _name(order.assignment_id)
+    milli = order.spec.resources.gpu_milli
+    if milli > 1000 and milli % 1000:
+        raise InvalidInput(
+            f"{milli / 1000:g} GPUs cannot be given",
+            hint="ask for whole ones, or for a share below 1",
+        )
+    if order.spec.resources.cpu_milli <= 0 or order.spec.resources.memory <= 0:
+        raise InvalidInput("a task needs some CPU and some memory")
+    words = [order.spec.image, order.spec.shell or "", *order.spec.argv, *order.spec.mounts]
+    words += [order.spec.workdir or "", order.spec.run_as or "", order.spec.user_id]
+    for word in [*words, order.spec.name or ""]:
+        if "\x00" in word or word.encode("utf-8", "replace").decode() != word:
+            raise InvalidInput(
+                "its image, command or options hold bytes that no program can be given"
+            )

@@ -1,0 +1,172 @@
+"""What the start script's answer means. Pure, but for the follow-up it may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudai.core.errors import EngineFailed, Indeterminate
+from cloudai.core.model import GIB, ContainerSight, Phase
+from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Outcome, Running
+
+from .containers import sight_of
+from .failures import why_not_started
+from .parts import Parts
+
+NAMES = {"cpu": "CPU", "memory": "memory", "storage": "storage", "gpu": "GPU"}
+UNITS = {"cpu": 1000, "memory": GIB, "storage": GIB, "gpu": 1000}
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """It runs, or was left created, and may not stay: remove it, then the outcome is true."""
+
+    outcome: CannotStart
+
+
+def parse_start(text: str, order: Order, *, worker_id: str) -> Outcome | Undo:
+    """Raises ``EngineFailed`` where the worker could not say now (try again later), and
+    ``Indeterminate`` where a start may still be under way."""
+    parts = Parts(text)
+    word, *rest = (parts.lines("verdict") or [""])[-1].split(" ")
+    match word:
+        case "standing" | "ran":
+            return _standing(parts, order, worker_id)
+        case "refused" if len(rest) == 3 and rest[0] in NAMES:
+            return _refused(parts, rest[0], int(rest[1]), int(rest[2]))
+        case "image-missing":
+            return ImageMissing()
+        case "stranger":
+            return CannotStart(_stranger(parts, order))
+        case "failed":
+            return _failed(parts, order, worker_id)
+        case "silent":
+            raise Indeterminate(f"Docker on {worker_id} did not finish starting in time")
+        case "unknown":
+            words = parts.said("held") or "it did not list its containers"
+            raise EngineFailed(f"Docker does not answer on {worker_id}: {words}")
+        case "busy":
+            raise EngineFailed(
+                f"other starts held the lock of {worker_id} for 30 s", hint="it is tried again"
+            )
+        case "nolock":
+            return CannotStart(_no_lock(" ".join(rest), worker_id))
+    raise Indeterminate(f"{worker_id} gave no answer to a start that can be understood")
+
+
+def amount(value: float) -> str:
+    """One decimal, or as many as it takes not to lie: 4.0, 0.25."""
+    text = f"{value:.1f}"
+    for digits in range(2, 7):
+        if abs(float(text) - value) < 0.0000005:
+            break
+        text = f"{value:.{digits}f}"
+    return text
+
+
+def _refused(parts: Parts, what: str, available: int, required: int) -> NotAdmitted:
+    unit = UNITS[what]
+    # Rounded down: "0.5 available, 0.5 required" must not be said of a refusal.
+    there = available / unit if unit == 1000 else int(available / unit * 100) / 100
+    reason = (
+        f"Insufficient {NAMES[what]}: worker has {amount(there)} available,"
+        f" task requires {amount(required / unit)}"
+    )
+    trouble = parts.lines("trouble")
+    if what == "gpu" and trouble:
+        reason += f" ({trouble[-1].removeprefix('trouble').strip()})"
+    return NotAdmitted(what=what, available=there, required=required / unit, reason=reason)
+
+
+def _document(parts: Parts) -> Mapping[str, Any]:
+    return next(iter(parts.documents("found")), {})
+
+
+def _standing(parts: Parts, order: Order, worker_id: str) -> Outcome | Undo:
+    document = _document(parts)
+    sight = sight_of(document)
+    if sight is None:
+        raise Indeterminate(f"{worker_id} started it and did not say how it stands")
+    if sight.phase is Phase.CREATED:
+        if not sight.error:
+            raise Indeterminate(f"{worker_id} has its container, not started yet")
+        why = why_not_started(sight.error, image=order.spec.image)
+        if why.transient:
+            raise EngineFailed(f"{worker_id}: {why.reason}", hint=why.hint)
+        return Undo(CannotStart(why.reason, sight.exit_code))
+    missing = unenforced(sight, document, order)
+    if missing and sight.phase is not Phase.EXITED:
+        return Undo(
+            CannotStart(
+                f"{worker_id} does not enforce {' and '.join(missing)}: its kernel or Docker"
+                " ignores them, so the task was stopped (`cloudai doctor` has more)"
+            )
+        )
+    return Running(sight, _warnings(sight, order))
+
+
+def unenforced(sight: ContainerSight, document: Mapping[str, Any], order: Order) -> list[str]:
+    """Limits that were asked for and that the engine shows otherwise."""
+    asked, limits = order.spec.resources, sight.limits
+    missing = []
+    if limits.get("memory") != asked.memory:
+        missing.append("memory limits")
+    if asked.cpu_milli and limits.get("cpu_milli") != asked.cpu_milli:
+        missing.append("CPU limits")
+    if asked.gpu_milli and set(sight.gpus) != _devices(document):
+        missing.append("the choice of GPUs")
+    return missing
+
+
+def _devices(document: Mapping[str, Any]) -> set[str]:
+    host = document.get("HostConfig")
+    found: set[str] = set()
+    for request in (host or {}).get("DeviceRequests") or []:
+        for device in request.get("DeviceIDs") or []:
+            found.add(str(device).removeprefix("nvidia.com/gpu="))
+    return found
+
+
+def _warnings(sight: ContainerSight, order: Order) -> tuple[str, ...]:
+    warnings = []
+    if sight.limits.get("memory_swap") != order.spec.resources.memory:
+        warnings.append("the worker cannot limit swap: the task may use more than its memory there")
+    if not sight.limits.get("pids"):
+        warnings.append("the worker does not limit the number of processes")
+    return tuple(warnings)
+
+
+def _stranger(parts: Parts, order: Order) -> str:
+    document = _document(parts)
+    who = str(document.get("Id") or "unknown")[:12]
+    config = document.get("Config")
+    image = (config or {}).get("Image") or "unknown"
+    return (
+        f"the name {order.assignment_id} is taken by a container that is not cloudai's"
+        f" ({who}, image {image}), nothing was touched"
+    )
+
+
+def _failed(parts: Parts, order: Order, worker_id: str) -> CannotStart:
+    document = _document(parts)
+    state = document.get("State") or {}
+    words = str(state.get("Error") or "") or parts.said("run")
+    code = state.get("ExitCode")
+    why = why_not_started(words, image=order.spec.image)
+    if why.transient:
+        raise EngineFailed(f"{worker_id}: {why.reason}", hint=why.hint)
+    return CannotStart(why.reason, code if isinstance(code, int) and code else None)
+
+
+def _no_lock(place: str, worker_id: str) -> str:
+    if place == "flock":
+        return (
+            f"{worker_id} has neither flock nor perl, so starts there cannot be kept apart:"
+            " install util-linux"
+        )
+    mend = f"on the worker, `sudo chmod o+rx {place or 'that folder'}`"
+    return (
+        f"the folder of {worker_id}'s Docker socket ({place or 'unknown'}) cannot be read, so"
+        f" starts there cannot be kept apart: {mend}"
+    )

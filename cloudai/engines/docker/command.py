@@ -1,0 +1,227 @@
+"""``docker run`` as data: what an order becomes, word by word. Pure.
+
+GPUs are missing here: they are chosen on the worker, under its lock, by the start script,
+which adds ``--gpus`` (or CDI devices) and their label itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from cloudai.core.errors import InvalidInput
+from cloudai.core.model import GIB, MIB, TaskSpec
+from cloudai.engines import Order
+
+from . import labels
+
+HELD = "\t".join(
+    [
+        "{{.ID}}",
+        "{{.Names}}",
+        "{{.State}}",
+        *(
+            f'{{{{.Label "{label}"}}}}'
+            for label in (
+                labels.CPU_MILLI,
+                labels.MEMORY,
+                labels.STORAGE,
+                labels.GPU_MILLI,
+                labels.GPUS,
+                labels.ASSIGNMENT,
+                labels.STORE,
+                labels.TASK,
+            )
+        ),
+    ]
+)
+"""One line of ``docker ps`` for admission: $1 id, $2 name, $3 state, $4 to $8 what it holds,
+$9 to $11 whose it is."""
+
+PIDS = 16384
+OPEN_FILES = 65536
+LOG_SIZE, LOG_FILES = "50m", 10
+"""Half a GiB of log a task on the worker. Never one file: rotation would drop all at once."""
+
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ENV_FILE_LINE = 65535
+"""Bytes Docker reads of one line of an env file."""
+ENV_VALUE = 131071
+"""Bytes of NAME=VALUE and its end that the kernel takes for one string."""
+ENV_TOTAL = MIB
+CLIENT_NAMES = re.compile(
+    r"""(?ix) PATH | HOME | PWD | OLDPWD | SHLVL | TMPDIR | TERM | TZ | IFS | ENV | CDPATH | PPID
+    | [E]?UID | OPT(IND|ARG|ERR) | PS[0-4] | RANDOM | SECONDS | LINENO | REPLY | HIST.* | MAIL.*
+    | _ | SHELL | SHELLOPTS | BASH.* | FUNCNAME | GROUPS | DIRSTACK | POSIXLY_CORRECT
+    | DOCKER_.* | BUILDKIT.* | BUILDX.* | COMPOSE_.* | OTEL_.* | XDG_.* | LD_.* | DYLD_.*
+    | GO[A-Z]+ | SSL_CERT_.* | .*_PROXY | LANG(UAGE)? | LC_.* | NLSPATH | RES_OPTIONS
+    | LOCALDOMAIN | HOSTALIASES | GLIBC_TUNABLES | MALLOC_.* | GCONV_PATH | PERL.* | SSH_.*
+    | NO_COLOR
+    """
+)
+"""Names that the docker client, the C library or a shell acts on."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvPlan:
+    """How values reach the container; never in argv, never in a file on the worker."""
+
+    lines: tuple[str, ...]
+    """``NAME=VALUE`` for ``--env-file``, read from a pipe."""
+    exported: Mapping[str, str]
+    """Through the docker client's own environment, by ``-e NAME``."""
+
+
+def plan_env(env: Mapping[str, str]) -> EnvPlan:
+    """Raises ``InvalidInput`` for what cannot be given whole.
+
+    The env file is the first choice: nothing in it can change the docker client itself, as
+    ``DOCKER_HOST``, ``LD_PRELOAD`` or ``OTEL_...`` in its environment would. It cannot carry
+    newlines or long lines (facts, 24); those values go by the environment, where their name
+    means nothing to the client.
+    """
+    lines, exported, total = [], {}, 0
+    for name, value in env.items():
+        if not ENV_NAME.fullmatch(name):
+            raise InvalidInput(f"{name!r} cannot be the name of an environment variable")
+        if name == "NVIDIA_VISIBLE_DEVICES":
+            raise InvalidInput(
+                "NVIDIA_VISIBLE_DEVICES is set by cloudai", hint="ask for GPUs with -gpu_cores"
+            )
+        line = f"{name}={value}"
+        size = _size(line, name)
+        total += size
+        if size <= ENV_FILE_LINE and "\n" not in value and not value.endswith("\r"):
+            lines.append(line)
+        elif CLIENT_NAMES.fullmatch(name):
+            raise InvalidInput(
+                f"the value of {name} cannot be given to Docker: under that name it must be one"
+                f" line of at most {ENV_FILE_LINE // 1024} KB",
+                hint="mount a file instead",
+            )
+        else:
+            exported[name] = value
+    if total > ENV_TOTAL:
+        raise InvalidInput(
+            f"the environment is {total // 1024} KB in all; at most {ENV_TOTAL // 1024} KB can be"
+            " given",
+            hint="mount a file instead",
+        )
+    return EnvPlan(tuple(lines), exported)
+
+
+def _size(line: str, name: str) -> int:
+    if "\x00" in line:
+        raise InvalidInput(f"the value of {name} has a NUL byte, which no environment can hold")
+    try:
+        size = len(line.encode())
+    except UnicodeEncodeError:
+        raise InvalidInput(f"the value of {name} is not valid text (UTF-8)") from None
+    if size >= ENV_VALUE:
+        raise InvalidInput(
+            f"the value of {name} is {size // 1024} KB;"
+            f" at most {ENV_VALUE // 1024} KB can be given",
+            hint="mount a file instead",
+        )
+    return size
+
+
+def run_options(
+    order: Order, *, storage_limit: str, env: tuple[str, ...], open_files: int = OPEN_FILES
+) -> list[str]:
+    """The options of ``docker run -d``, all but GPUs and the env file. ``env``: the names that
+    are passed by ``-e NAME``; ``storage_limit`` as in ``EngineFacts``.
+
+    Everything whose default differs between engines is said explicitly (facts, 20 and 23).
+    ``/dev/shm`` is half the memory unless asked otherwise: it counts as the task's memory
+    anyway, and Docker's 64 MB break data loaders.
+    """
+    spec, resources = order.spec, order.spec.resources
+    memory = _bytes(resources.memory)
+    shm = spec.shm_size if spec.shm_size is not None else max(64 * MIB, resources.memory // 2)
+    options = ["--name", order.assignment_id, "--pull", "never", "--init"]
+    options += ["--cpus", _thousandths(resources.cpu_milli)]
+    options += ["--memory", memory, "--memory-swap", memory]
+    if storage_limit == "quota":
+        options += ["--storage-opt", f"size={_bytes(resources.storage)}"]
+    options += ["--shm-size", _bytes(shm), "--pids-limit", str(PIDS)]
+    options += ["--ulimit", f"nofile={open_files}:{open_files}"]
+    options += ["--log-driver", "json-file"]
+    options += ["--log-opt", f"max-size={LOG_SIZE}", "--log-opt", f"max-file={LOG_FILES}"]
+    for key, value in _labels(order).items():
+        options += ["--label", f"{key}={value}"]
+    if not resources.gpu_milli:
+        options += ["-e", "NVIDIA_VISIBLE_DEVICES=void"]
+    for name in env:
+        options += ["-e", name]
+    for mount in spec.mounts:
+        options += ["--mount", mount]
+    if spec.workdir is not None:
+        options += ["--workdir", spec.workdir]
+    if spec.run_as is not None:
+        options += ["--user", spec.run_as]
+    if spec.shell is not None:
+        # Seed 002: shell text is /bin/sh's, whatever entrypoint the image has.
+        options += ["--entrypoint", "/bin/sh"]
+    return options
+
+
+def arguments(spec: TaskSpec) -> list[str]:
+    """What stands after the image."""
+    return list(spec.argv) if spec.shell is None else ["-c", spec.shell]
+
+
+def preview(order: Order, *, storage_limit: str = "watch") -> str:
+    """The line a person would type for the same, values of variables left out."""
+    options = run_options(order, storage_limit=storage_limit, env=tuple(order.spec.env))
+    words = shlex.join(["docker", "run", "-d", *options])
+    if gpus := devices_text(order.spec.resources.gpu_milli):
+        words += f""" --gpus '"device=<{gpus} chosen on the worker>"'"""
+    return f"{words} -- {shlex.join([order.spec.image, *arguments(order.spec)])}"
+
+
+def devices_text(gpu_milli: int) -> str:
+    """``2``, or ``0.5 of one``; empty for none."""
+    if not gpu_milli:
+        return ""
+    return f"{gpu_milli // 1000}" if gpu_milli >= 1000 else f"{_thousandths(gpu_milli)} of one"
+
+
+def spec_hash(spec: TaskSpec) -> str:
+    """SHA-256 of the spec's JSON; no values of variables are in it."""
+    text = json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _labels(order: Order) -> dict[str, str]:
+    spec, resources = order.spec, order.spec.resources
+    found = {
+        labels.TASK: order.task_id,
+        labels.ASSIGNMENT: order.assignment_id,
+        labels.STORE: order.store_id,
+        labels.USER: spec.user_id,
+        labels.NAME: spec.name or "",
+        labels.SPEC: spec_hash(spec),
+        labels.CPU_MILLI: str(resources.cpu_milli),
+        labels.MEMORY: str(resources.memory),
+        labels.STORAGE: str(resources.storage),
+        labels.GPU_MILLI: str(resources.gpu_milli),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _thousandths(milli: int) -> str:
+    whole, rest = divmod(milli, 1000)
+    return f"{whole}.{rest:03d}".rstrip("0").rstrip(".")
+
+
+def _bytes(size: int) -> str:
+    """As Docker reads it, in the largest unit that says it exactly."""
+    for unit, letter in ((GIB, "g"), (MIB, "m"), (1024, "k")):
+        if size and size % unit == 0:
+            return f"{size // unit}{letter}"
+    return f"{size}b"

@@ -1,0 +1,1 @@
+"""Shell text for workers: a package so that it travels inside the wheel."""
