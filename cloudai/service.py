@@ -72,7 +72,7 @@ class Service:
 
     # ---------------------------------------------------------------- asking
 
-    async def find(self, wanted: str, *, user: str | None = None) -> Task:
+    async def find(self, wanted: str) -> Task:
         """By id, unique prefix of one, or name. Raises ``TaskNotFound``, ``Conflict``."""
         return await self.in_thread(self.store.find, wanted)
 

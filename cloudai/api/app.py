@@ -100,11 +100,13 @@ class _Courtesy:
             await self.app(scope, receive, send)
             return
 
+        notice = ""
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
                 headers.append((b"x-cloudai-version", __version__.encode()))
-                notices = self.doors.notices()
+                notices = [*self.doors.notices(), *([notice] if notice else [])]
                 if notices:
                     headers.append((b"x-cloudai-notice", quote("\n".join(notices)).encode()))
                 message = {**message, "headers": headers}
@@ -112,7 +114,7 @@ class _Courtesy:
 
         with self.doors.asked():
             try:
-                self.doors.check_inventory(scope["headers"])
+                notice = self.doors.check_inventory(scope["headers"])
             except CloudaiError as error:
                 await _answer(error)(scope, receive, send_with_headers)
                 return

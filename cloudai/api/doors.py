@@ -26,7 +26,6 @@ class Doors:
         """Set by ``POST /controller/stop``."""
         self._open = 0
         self._last = time.monotonic()
-        self._other_inventory = ""
 
     @contextmanager
     def asked(self) -> Iterator[None]:
@@ -51,34 +50,31 @@ class Doors:
                 "inventory: the last good version stays in use until this is mended: "
                 + self.controller.inventory_error
             )
-        if self._other_inventory:
-            lines.append(self._other_inventory)
         return lines
 
-    def check_inventory(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def check_inventory(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """A controller has one inventory. Raises ``Conflict`` where a person named another;
-        one that merely lies in the current folder is pointed out."""
+        answers a notice where another merely lies in the current folder."""
         sent = dict(headers)
-        self._other_inventory = ""
         if b"x-cloudai-inventory" not in sent:
-            return
+            return ""
         wanted = Path(unquote(sent[b"x-cloudai-inventory"].decode("latin-1")))
+        explicit = b"x-cloudai-inventory-explicit" in sent
         present = self.controller.inventory.path
-        if present is None or wanted == present or not wanted.exists():
-            if present != wanted and b"x-cloudai-inventory-explicit" in sent:
-                raise self._conflict(wanted, present)
-            return
-        if not present.exists():
+        if present == wanted:
+            return ""
+        if present is None or (wanted.exists() and not present.exists()):
             self.controller.inventory = InventoryFile(wanted)
             self.controller.wake()
-            return
-        if b"x-cloudai-inventory-explicit" in sent:
+            return ""
+        if explicit:
             raise self._conflict(wanted, present)
-        if wanted != self.home / "hosts.yaml":
-            self._other_inventory = (
-                f"using the inventory {present}, not {wanted}:"
-                " `cloudai controller stop` first to change over"
-            )
+        if not wanted.exists() or wanted == self.home / "hosts.yaml":
+            return ""
+        return (
+            f"using the inventory {present}, not {wanted}:"
+            " `cloudai controller stop` first to change over"
+        )
 
     def _conflict(self, wanted: Path, present: Path | None) -> Conflict:
         return Conflict(
