@@ -1,0 +1,26 @@
+"""The practice fleet for every test that needs real workers. It is never skipped: a machine on
+which it cannot start fails the tests, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fleet_lab import Fleet, FleetError
+from tests.fleet_lab.fleet import reserved_root
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Fleet]:
+    """Three real workers for the whole run; number 3 has stand-in GPUs.
+
+    Shared by all tests: a test that breaks something or leaves containers takes
+    ``mended_fleet`` instead.
+    """
+    try:
+        with reserved_root() as root, Fleet(root) as ready:
+            yield ready
+    except FleetError as error:
+        pytest.fail(f"the practice fleet cannot start: {error}", pytrace=False)

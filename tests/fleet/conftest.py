@@ -1,0 +1,24 @@
+"""What tests that break things on the fleet share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fleet_lab import Fleet
+
+
+@pytest.fixture
+def mended_fleet(fleet: Fleet) -> Iterator[Fleet]:
+    """The fleet without a fault before the test; its faults taken back and its containers
+    removed afterwards.
+    """
+    names = {worker.name for worker in fleet.up().workers}
+    yield fleet
+    for worker in list(fleet.workers):
+        if worker.name not in names:
+            fleet.remove(worker.name)
+    fleet.up()
+    for worker in fleet.workers:
+        worker.remove_containers()
