@@ -1,0 +1,288 @@
+"""What a front door sends to have a task run, checked: the body of ``POST /tasks/``
+(docs/api.md). The only home of that validation; the CLI and the API both end here.
+
+A new field is one line in ``FIELDS`` and one in ``_spec``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from .errors import InvalidInput
+from .image import check_image
+from .model import DEFAULT_RESOURCES, MIB, Resources, TaskSpec
+from .mounts import check_mount, mount_target
+from .names import check_env_name, check_run_as, check_task_name, check_user, check_worker_id
+from .units import parse_amount, parse_cpus, parse_duration, parse_gpus
+from .wording import did_you_mean, shown
+
+T = TypeVar("T")
+
+MOST_ARGUMENTS = 100 * 1024
+"""Bytes of command and mounts together: ``docker run`` takes them as arguments."""
+MOST_OF_A_VARIABLE = 128 * 1024 - 1
+"""Bytes of NAME=value: the kernel's MAX_ARG_STRLEN, less the closing zero."""
+MOST_OF_ALL_VARIABLES = 1024 * 1024
+"""Bytes: half of what the kernel lets a program start with."""
+MOST_VARIABLES = 1000
+MOST_MOUNTS = 64
+LEAST_MEMORY = 6 * MIB
+"""Docker starts no container with less."""
+DEFAULT_GRACE = 10.0
+LONGEST_GRACE = 3600.0
+"""Seconds."""
+LONGEST_PATH = 4096
+
+_NVIDIA_DOORS = {
+    "NVIDIA_VISIBLE_DEVICES": "it would choose GPUs past the assignment",
+    "NVIDIA_MIG_CONFIG_DEVICES": "it would let the task reconfigure GPUs it was not given",
+    "NVIDIA_MIG_MONITOR_DEVICES": "it would let the task watch GPUs it was not given",
+    "DOCKER_RESOURCE_GPU": "NVIDIA's runtime may take it for NVIDIA_VISIBLE_DEVICES",
+}
+"""Variables that NVIDIA's runtime itself obeys; the others only matter inside the container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was sent, its field names known; every read names the field it is about."""
+
+    body: Mapping[str, object]
+
+    def given(self, field: str) -> bool:
+        """Whether the field was sent with a value: null is as good as left out."""
+        return self.body.get(field) is not None
+
+    def text(self, field: str) -> str:
+        """The field as text. Raises ``InvalidInput`` for another type."""
+        return _text(self.body[field], what=field)
+
+    def read(self, field: str, check: Callable[..., T], *, otherwise: T) -> T:
+        """``check(text, what=field)`` where the field was sent, else ``otherwise``."""
+        return check(self.text(field), what=field) if self.given(field) else otherwise
+
+    def quantity(self, field: str, parse: Callable[..., T], *, otherwise: T) -> T:
+        """``parse(number or text, what=field)`` where the field was sent, else ``otherwise``."""
+        return parse(self.body[field], what=field) if self.given(field) else otherwise
+
+
+FIELDS = (
+    *("docker_image", "argv", "command", "req_cpu", "req_memory", "req_storage", "req_gpu"),
+    *("user_id", "name", "target", "env", "mounts", "workdir", "run_as", "shm_size"),
+    *("time_limit", "grace", "idempotency_key"),
+)
+"""All that may be sent; only ``docker_image`` must be."""
+
+
+def read_request(
+    body: Mapping[str, object], *, default_user: str
+) -> tuple[TaskSpec, dict[str, str]]:
+    """What to run, and apart from it the values of its environment variables.
+
+    ``body``: parsed JSON. ``default_user``: whose task it is when none is named. Raises
+    ``InvalidInput`` naming the field, what was given and what would be right.
+    """
+    if not isinstance(body, Mapping):
+        raise InvalidInput(f"the body is {shown(body)}; send a JSON object")
+    for field in body:
+        if field not in FIELDS:
+            raise InvalidInput(
+                f"unknown field {shown(field)}; {did_you_mean(str(field), FIELDS)}",
+                field=shown(field),
+            )
+    request = Request(body)
+    env = _env(request)
+    return _spec(request, env, default_user), env
+
+
+def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSpec:
+    shell, argv = _command(request)
+    mounts = _mounts(request)
+    _check_size(shell, argv, mounts)
+    return TaskSpec(
+        image=_image(request),
+        argv=argv,
+        shell=shell,
+        resources=_resources(request),
+        user_id=request.read("user_id", check_user, otherwise=default_user),
+        name=request.read("name", check_task_name, otherwise=None),
+        target=request.read("target", check_worker_id, otherwise=None),
+        env=tuple(env),
+        mounts=mounts,
+        workdir=request.read("workdir", _workdir, otherwise=None),
+        run_as=request.read("run_as", check_run_as, otherwise=None),
+        shm_size=request.quantity("shm_size", parse_amount, otherwise=None),
+        time_limit=_time_limit(request),
+        grace=_grace(request),
+        idempotency_key=request.read("idempotency_key", _key, otherwise=None),
+    )
+
+
+def _refuse(field: str, value: object, right: str, *, hint: str = "") -> InvalidInput:
+    return InvalidInput(f"{field}: {shown(value)}; {right}", hint=hint, field=field)
+
+
+def _text(value: object, *, what: str) -> str:
+    if not isinstance(value, str):
+        raise _refuse(what, value, "give text")
+    if "\x00" in value:
+        raise _refuse(what, value, "a zero byte can be no part of it")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _refuse(what, value, "it is not valid UTF-8") from None
+    return value
+
+
+def _image(request: Request) -> str:
+    if not request.given("docker_image"):
+        raise InvalidInput("docker_image: missing; say which image to run", field="docker_image")
+    return check_image(request.text("docker_image"))
+
+
+def _resources(request: Request) -> Resources:
+    default = DEFAULT_RESOURCES
+    memory = request.quantity("req_memory", parse_amount, otherwise=default.memory)
+    if memory < LEAST_MEMORY:
+        raise _refuse("req_memory", request.body["req_memory"], "Docker needs 6m at the least")
+    return Resources(
+        cpu_milli=request.quantity("req_cpu", parse_cpus, otherwise=default.cpu_milli),
+        memory=memory,
+        storage=request.quantity("req_storage", parse_amount, otherwise=default.storage),
+        gpu_milli=request.quantity("req_gpu", parse_gpus, otherwise=default.gpu_milli),
+    )
+
+
+def _command(request: Request) -> tuple[str | None, tuple[str, ...]]:
+    """Shell text or an argument list; neither is the image's own command."""
+    if request.given("command") and request.given("argv"):
+        raise InvalidInput(
+            "command and argv: both given; send shell text (-c) or an argument list (--), not both",
+            field="command",
+        )
+    if request.given("command"):
+        if not request.text("command").strip():
+            raise _refuse(
+                "command", request.body["command"], "it says nothing to run; leave it out"
+            )
+        return request.text("command"), ()
+    argv = tuple(
+        _text(item, what=f"argv[{index}]") for index, item in enumerate(_items(request, "argv"))
+    )
+    if argv and not argv[0]:
+        raise _refuse("argv", argv[0], "its first item names the program to run")
+    return None, argv
+
+
+def _items(request: Request, field: str) -> list[object]:
+    value = request.body[field] if request.given(field) else []
+    if not isinstance(value, list | tuple):
+        raise _refuse(field, value, "give a list")
+    return list(value)
+
+
+def _check_size(shell: str | None, argv: tuple[str, ...], mounts: tuple[str, ...]) -> None:
+    size = sum(len(item.encode()) + 1 for item in (shell or "", *argv, *mounts))
+    if size > MOST_ARGUMENTS:
+        raise InvalidInput(
+            f"command: {size} bytes with its mounts; docker takes them as arguments, at most"
+            f" {MOST_ARGUMENTS}",
+            hint="put a long script into the image or into a mounted file",
+            field="command",
+        )
+
+
+def _env(request: Request) -> dict[str, str]:
+    given = request.body["env"] if request.given("env") else {}
+    if not isinstance(given, Mapping):
+        raise _refuse("env", given, 'give an object such as {"NAME": "value"}')
+    if len(given) > MOST_VARIABLES:
+        raise InvalidInput(f"env: {len(given)} variables; at most {MOST_VARIABLES}", field="env")
+    env = {_variable(name): _value(name, value) for name, value in given.items()}
+    size = sum(len(name) + len(value.encode()) + 2 for name, value in env.items())
+    if size > MOST_OF_ALL_VARIABLES:
+        raise InvalidInput(
+            f"env: {size} bytes in all; the kernel starts no program with that much, give at most"
+            f" {MOST_OF_ALL_VARIABLES}",
+            hint="mount a file instead",
+            field="env",
+        )
+    return env
+
+
+def _variable(name: object) -> str:
+    checked = check_env_name(_text(name, what="env"))
+    if why := _NVIDIA_DOORS.get(checked):
+        raise InvalidInput(
+            f"env: {checked} is set by cloudai alone: {why}",
+            hint="ask for GPUs with req_gpu (--gpus); inside, CUDA_VISIBLE_DEVICES narrows them",
+            field="env",
+        )
+    return checked
+
+
+def _value(name: object, value: object) -> str:
+    """The value, checked. It may be a secret: no message shows it."""
+    field = f"env.{name}"
+    if not isinstance(value, str):
+        raise InvalidInput(f"{field}: its value is not text; put it in quotes", field=field)
+    try:
+        size = len(f"{name}={value}".encode())
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{field}: its value is not valid UTF-8", field=field) from None
+    if "\x00" in value:
+        raise InvalidInput(
+            f"{field}: its value has a zero byte, which no variable can", field=field
+        )
+    if size > MOST_OF_A_VARIABLE:
+        raise InvalidInput(
+            f"{field}: {size} bytes with its name; the kernel takes at most {MOST_OF_A_VARIABLE}",
+            hint="mount a file instead",
+            field=field,
+        )
+    return value
+
+
+def _mounts(request: Request) -> tuple[str, ...]:
+    items = _items(request, "mounts")
+    if len(items) > MOST_MOUNTS:
+        raise InvalidInput(f"mounts: {len(items)} of them; at most {MOST_MOUNTS}", field="mounts")
+    mounts: list[str] = []
+    targets: set[str] = set()
+    for index, item in enumerate(items):
+        what = f"mounts[{index}]"
+        mount = check_mount(_text(item, what=what), what=what)
+        if mount_target(mount) in targets:
+            raise _refuse(what, item, "another mount has the same dst")
+        targets.add(mount_target(mount))
+        mounts.append(mount)
+    return tuple(mounts)
+
+
+def _workdir(text: str, *, what: str) -> str:
+    if not text.startswith("/") or len(text) > LONGEST_PATH or not text.isprintable():
+        raise _refuse(what, text, "give an absolute path in the container, such as /work")
+    return text
+
+
+def _key(text: str, *, what: str) -> str:
+    if not text.strip() or len(text) > 255 or not text.isprintable():
+        raise _refuse(what, text, "give 1 to 255 visible characters, such as nightly-2026-01-31")
+    return text
+
+
+def _time_limit(request: Request) -> float | None:
+    limit = request.quantity("time_limit", parse_duration, otherwise=None)
+    if limit == 0:
+        raise _refuse(
+            "time_limit", request.body["time_limit"], "give more than nothing, such as 90m"
+        )
+    return limit
+
+
+def _grace(request: Request) -> float:
+    grace = request.quantity("grace", parse_duration, otherwise=DEFAULT_GRACE)
+    if grace > LONGEST_GRACE:
+        raise _refuse("grace", request.body["grace"], "give 0 to 3600 seconds")
+    return grace
