@@ -1,0 +1,275 @@
+"""Guarded writes: the rows and ``advance`` agree, stale news writes nothing, ends are for ever."""
+
+import shutil
+import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+)
+
+from cloudai.core.errors import Conflict, StoreBusy, TaskNotFound
+from cloudai.core.lifecycle import (
+    Exited,
+    Gone,
+    Placed,
+    Refused,
+    Started,
+    StartFailed,
+    StopAsked,
+    advance,
+)
+from cloudai.core.model import State, Task, TaskSpec
+from cloudai.store import Store, database
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def a_task(number=1, **fields):
+    return Task(
+        id=f"task-1700000000-{number:06}",
+        spec=TaskSpec(image="alpine"),
+        state=State.QUEUED,
+        created_at=NOW,
+        **fields,
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "cloudai.db", now=NOW) as store:
+        yield store
+
+
+# ------------------------------------------------------------------ one write
+
+
+def test_what_is_recorded_is_what_advance_says(store):
+    task = store.submit(a_task())
+    event = Placed(at=NOW, worker_id="gpu1")
+    placed = store.record(task, event)
+    assert placed == advance(task, event) == store.get(task.id)
+
+
+def test_news_that_does_not_apply_writes_nothing(store):
+    task = store.submit(a_task())
+    assert store.record(task, Gone(at=NOW, number=1)) is None
+    assert store.get(task.id) == task
+    assert [line.what for line in store.events(task.id)] == ["submitted"]
+
+
+def test_of_two_that_place_a_task_one_does(store, tmp_path):
+    task = store.submit(a_task())
+    with Store.open(tmp_path / "cloudai.db", now=NOW) as other:
+        first = other.record(task, Placed(at=NOW, worker_id="gpu1"))
+        assert store.record(task, Placed(at=NOW, worker_id="gpu2")) is None
+    assert store.get(task.id) == first
+    assert [line.text for line in store.events(task.id)] == ["", "on gpu1"]
+    assert len(store.assignments(task.id)) == 1
+
+
+def test_news_of_an_earlier_assignment_writes_nothing(store):
+    first = store.record(store.submit(a_task()), Placed(at=NOW, worker_id="gpu1"))
+    queued = store.record(first, Refused(at=NOW, number=1, reason="full"))
+    second = store.record(queued, Placed(at=NOW, worker_id="gpu1"))
+    # Its state is right, its number is not.
+    assert store.record(first, Started(at=NOW, number=1, container_id="c")) is None
+    assert store.get(first.id) == second
+
+
+def test_news_about_another_container_writes_nothing(store):
+    asked = store.record(store.submit(a_task()), Placed(at=NOW, worker_id="gpu1"))
+    stopping = store.record(asked, StopAsked(at=NOW))
+    started = store.record(stopping, Started(at=NOW, number=1, container_id="c"))
+    # State and number are right, and the caller does not know the container yet.
+    assert store.record(stopping, Gone(at=NOW, number=1)) is None
+    other = Exited(at=NOW, number=1, container_id="d", exit_code=0)
+    assert store.record(stopping, other) is None
+    assert store.get(started.id) == started
+
+
+def test_a_forgotten_task_cannot_be_changed(store):
+    task = store.submit(a_task())
+    store.record(task, StopAsked(at=NOW))
+    store.forget(task.id)
+    assert store.record(task, Placed(at=NOW, worker_id="gpu1")) is None
+
+
+def test_a_harvest_noted_meanwhile_is_not_undone(store):
+    task = store.record(store.submit(a_task()), Placed(at=NOW, worker_id="gpu1"))
+    task = store.record(task, Started(at=NOW, number=1, container_id="c"))
+    ended = store.record(task, Exited(at=NOW, number=1, container_id="c", exit_code=0))
+    store.mark_harvested(task.id, 1)
+    for stale in (task, ended):
+        assert store.record(stale, Gone(at=NOW, number=1)) is None
+    assert store.unharvested() == []
+
+
+@pytest.mark.parametrize("broken", ["event", "assignment"])
+def test_a_change_is_whole_or_not_at_all(store, monkeypatch, broken):
+    task = store.submit(a_task())
+    with store._database.write() as connection:
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER broken BEFORE INSERT ON {broken} "
+            "BEGIN SELECT RAISE(ABORT, 'broken on purpose'); END"
+        )
+    with pytest.raises(Exception, match="broken on purpose"):
+        store.record(task, Placed(at=NOW, worker_id="gpu1"))
+    assert store.get(task.id) == task
+    assert store.assignments(task.id) == []
+    assert len(store.events(task.id)) == 1
+
+
+def test_nothing_is_written_while_another_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    path = tmp_path / "cloudai.db"
+    with Store.open(path, now=NOW) as store, Store.open(path, now=NOW) as other:
+        task = store.submit(a_task())
+        with other._database.write():
+            with pytest.raises(StoreBusy):
+                store.record(task, Placed(at=NOW, worker_id="gpu1"))
+            assert store.get(task.id) == task, "reading goes on"
+        assert store.record(task, Placed(at=NOW, worker_id="gpu1"))
+
+
+# ------------------------------------------------------------------ any sequence
+
+
+def events(number):
+    """All kinds of news, true or not, about assignment ``number`` or one beside it."""
+    at = st.integers(0, 1000).map(lambda seconds: NOW + timedelta(seconds=seconds))
+    numbers = st.sampled_from([number, number, number, number + 1, max(number - 1, 1)])
+    reasons = st.sampled_from(["", "because"])
+    containers = st.sampled_from(["c1", "c1", "c2"])
+    codes = st.sampled_from([0, 0, 1, 137, 143])
+    gpus = st.sampled_from([(), ("GPU-a", "GPU-b")])
+    return st.one_of(
+        st.builds(Placed, at=at, worker_id=st.sampled_from(["gpu1", "gpu2"])),
+        st.builds(Refused, at=at, number=numbers, reason=reasons),
+        st.builds(Started, at=at, number=numbers, container_id=containers, gpus=gpus),
+        st.builds(StartFailed, at=at, number=numbers, reason=reasons, exit_code=codes),
+        st.builds(
+            Exited,
+            at=at,
+            number=numbers,
+            container_id=containers,
+            exit_code=codes,
+            oom_killed=st.booleans(),
+            error=reasons,
+        ),
+        st.builds(StopAsked, at=at, reason=reasons),
+        st.builds(Gone, at=at, number=numbers, reason=reasons),
+    )
+
+
+class AnySequence(RuleBasedStateMachine):
+    """The store against a model: a plain dictionary and ``advance``."""
+
+    ids = Bundle("ids")
+
+    @initialize()
+    def open(self):
+        self.folder = Path(tempfile.mkdtemp())
+        self.open_store()
+        self.model = {}
+        self.seen = {}
+        self.stories = {}
+        self.made = 0
+        self.touched = ""
+
+    def open_store(self):
+        self.store = Store.open(self.folder / "cloudai.db", now=NOW)
+        with self.store._database.read() as connection:  # power loss is not tested here
+            connection.connection.driver_connection.execute("PRAGMA synchronous = OFF")
+
+    def teardown(self):
+        self.store.close()
+        shutil.rmtree(self.folder)
+
+    @rule(target=ids, direct=st.booleans())
+    def submit(self, direct):
+        self.made += 1
+        self.touched = f"task-1700000000-{self.made:06}"
+        task = self.store.submit(a_task(self.made, direct=direct))
+        self.model[task.id] = task
+        self.seen[task.id] = [task]
+        self.stories[task.id] = 1
+        return task.id
+
+    @rule(task_id=ids, data=st.data())
+    def news(self, task_id, data):
+        """About the task as it stands, or as somebody saw it some time ago."""
+        present = self.model.get(task_id)
+        self.touched = task_id
+        given = data.draw(st.sampled_from(self.seen[task_id][::-1]))
+        number = given.assignment.number if given.assignment else 1
+        event = data.draw(events(number))
+        after = self.store.record(given, event)
+        if after is None:
+            assert given != present or advance(given, event) is None
+            return
+        assert present is not None
+        assert not present.state.final, "an end is for ever"
+        assert given == present, "stale news was written"
+        assert after == advance(given, event)
+        self.model[task_id] = after
+        self.seen[task_id].append(after)
+        self.stories[task_id] += 1
+
+    @rule(task_id=ids)
+    def harvest(self, task_id):
+        task = self.model.get(task_id)
+        if task and task.state.final and task.assignment:
+            self.store.mark_harvested(task_id, task.assignment.number)
+            self.model[task_id] = replace(task, assignment=replace(task.assignment, harvested=True))
+            self.seen[task_id].append(self.model[task_id])
+
+    @rule(task_id=consumes(ids))
+    def forget(self, task_id):
+        task = self.model.get(task_id)
+        if task is not None and not task.state.final:
+            with pytest.raises(Conflict):
+                self.store.forget(task_id)
+            return
+        self.store.forget(task_id)
+        del self.model[task_id]
+        with pytest.raises(TaskNotFound):
+            self.store.get(task_id)
+
+    @rule()
+    def reopen(self):
+        self.store.close()
+        self.open_store()
+
+    @invariant()
+    def rows_and_model_agree(self):
+        known = list(self.model.values())
+        assert self.store.tasks(limit=1000) == (known[::-1], len(known))
+        assert self.store.active() == [task for task in known if not task.state.final]
+        assert self.store.unharvested() == [
+            task
+            for task in known
+            if task.state.final
+            and task.assignment
+            and task.assignment.container_id
+            and not task.assignment.harvested
+        ]
+        if task := self.model.get(self.touched):
+            numbers = [each.number for each in self.store.assignments(task.id)]
+            last = task.assignment.number if task.assignment else 0
+            assert numbers == list(range(1, last + 1))
+            assert len(self.store.events(task.id)) == self.stories[task.id]
+
+
+AnySequence.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestAnySequence = AnySequence.TestCase
