@@ -53,29 +53,42 @@ class Shell(Protocol):
     """One worker's shell. Connects by itself, on first use and again after a loss."""
 
     async def run(self, script: str, *, timeout: float) -> Reply:
-        """Sends a whole script (already wrapped by ``scripts.render``) to ``/bin/sh -s``.
+        """Runs plain commands in ``/bin/sh -s``; the shell frames them itself (``framing``).
 
-        ``timeout`` in seconds for the whole call. Raises ``WorkerUnreachable`` and its
-        children, ``Indeterminate`` when the reply is not whole.
+        Their stdin is ``/dev/null``, their stdout is the reply's body (without NUL bytes),
+        their stderr is dropped: a script that needs a program's stderr captures it. ``timeout``
+        in seconds for the whole call, connecting included; what still runs there then is
+        killed. Raises ``WorkerUnreachable`` and its children, ``Indeterminate`` when the reply
+        is not whole.
         """
 
     def stream(
         self, script: str, *, idle_timeout: float | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Runs a script and yields its raw stdout in chunks, as they come.
+        """Runs plain commands and yields their raw stdout in chunks, as they come.
 
-        Its stdin stays open and is closed on leaving; scripts meant for this tie themselves
-        to it (facts, 12), so nothing outlives the context. ``idle_timeout``: seconds without
-        output after which ``Indeterminate`` is raised.
+        The frame ties their process group to the connection (facts, 12; see ``framing``), so
+        nothing outlives the context, or us. The iterator ends when the script ended with
+        status 0; ``EngineFailed``, with what it wrote to stderr and ``details['status']``,
+        when it ended with another; ``Indeterminate`` when the link ended first, or after
+        ``idle_timeout`` seconds without output.
         """
 
     def terminal(
         self, command: str, *, tty: bool, columns: int = 80, rows: int = 24
     ) -> AbstractAsyncContextManager[Terminal]:
-        """Runs shell text with its streams open both ways, on a terminal where ``tty``."""
+        """Runs shell text with its streams open both ways, on a terminal where ``tty``.
+
+        What a login shell prints before it is dropped. On leaving, stdin closes and, on a
+        terminal, the process group is hung up.
+        """
 
     def socket(self, remote_path: str) -> AbstractAsyncContextManager[str]:
         """A path on this machine (0600) through which the worker's UNIX socket is reached,
-        while the context lasts. Raises ``EngineFailed`` where the worker refuses that."""
+        while the context lasts. Raises ``EngineFailed`` where the worker refuses that.
 
-    async def close(self) -> None: ...
+        Each connection made there is one of the worker's own; all close when the link is
+        lost, and the path then refuses: enter again."""
+
+    async def close(self) -> None:
+        """Ends every connection. The next call connects again."""

@@ -1,0 +1,194 @@
+"""How a script travels: whole or not at all, and its answer likewise.
+
+The remote command is always ``exec /bin/sh -s``; the script arrives on stdin, so nothing of it
+shows in ``ps``, no login shell reads it and no limit on arguments applies (facts, 9). All of it
+stands inside one brace group: a shell runs a group only once it has read the closing brace, so
+a script that arrives cut anywhere runs nothing.
+
+Two frames:
+
+``frame`` for a call with an answer::
+
+    NONCE begin                  the whole script has arrived
+    NONCE reply LENGTH           bytes that follow
+    BODY NONCE status STATUS
+    NONCE end
+
+The script's stdin is ``/dev/null``. Its stdout is gathered on the worker and sent in one piece
+once its main line is done, so children that it leaves behind can neither hold the answer up nor
+write into it, and whatever a login shell prints, before, after or between, is told apart.
+Bytes come back exactly, but for NUL, which no shell can hold: use ``frame_stream`` for those.
+Its stderr is no part of the answer.
+
+``frame_stream`` for output as it comes: everything after the line ``NONCE begin`` is the
+script's own stdout. Its stdin is ``/dev/null``; **file descriptor 3 is the connection's stdin**,
+which stays open until the reader leaves or is gone. The frame itself watches it: when it
+closes, the script's whole process group gets SIGTERM, and SIGKILL two seconds later. So a
+streaming script is plain commands (``docker logs -f X``) and leaves nothing behind, and need
+not read descriptor 3 itself. The group also gets SIGTERM when the script's main line ends.
+
+Both run in dash, ``bash --posix`` and busybox sh.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from dataclasses import dataclass
+
+from cloudai.shells import Reply
+
+COMMAND = "exec /bin/sh -s"
+"""What is asked of the login shell, whichever it is: nothing in it is special to any."""
+
+PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 _-./:=,@+")
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """What is sent, and the word that marks what is ours in what comes back."""
+
+    text: str
+    nonce: str
+
+    @property
+    def sent(self) -> bytes:
+        """The text as bytes for stdin."""
+        return self.text.encode("utf-8", "surrogateescape")
+
+
+def frame(script: str) -> Framed:
+    """Wraps plain commands for one whole answer, see ``unframe``.
+
+    Raises ``ValueError`` for a script with a NUL byte, which no shell can read.
+    """
+    nonce = _nonce(script)
+    # The empty line after the status is for busybox sed, which reads one line ahead.
+    return Framed(
+        f"""{{
+cloudai_main() {{
+:
+{script}
+}}
+printf '\\n%s begin\\n' {nonce}
+cloudai_reply=$(
+  {{
+    (cloudai_main) </dev/null
+    printf '\\n%s status %s\\n\\n' {nonce} "$?"
+  }} | LC_ALL=C sed '/^{nonce} status [0-9]*$/q'
+)
+LC_ALL=C
+printf '\\n%s reply %s\\n' {nonce} "${{#cloudai_reply}}"
+printf '%s' "$cloudai_reply"
+printf '\\n%s end\\n' {nonce}
+exit 0
+}}
+""",
+        nonce,
+    )
+
+
+def frame_stream(script: str) -> Framed:
+    """Wraps plain commands whose stdout is read as it comes; see above for its stdin.
+
+    Raises ``ValueError`` for a script with a NUL byte.
+    """
+    nonce = _nonce(script)
+    return Framed(
+        f"""{{
+cloudai_main() {{
+:
+{script}
+}}
+exec 3<&0 </dev/null
+(
+  while read -r cloudai_ignored; do :; done
+  trap '' TERM
+  kill -TERM 0
+  sleep 2
+  kill -KILL 0
+) <&3 >/dev/null 2>&1 &
+printf '\\n%s begin\\n' {nonce}
+(cloudai_main)
+cloudai_status=$?
+trap '' TERM
+kill -TERM 0
+exit "$cloudai_status"
+}}
+""",
+        nonce,
+    )
+
+
+def command_line(command: str) -> Framed:
+    """Shell text as one command for any login shell (csh, fish, ...), its streams left alone.
+
+    Its output begins after the line ``NONCE begin``. Every character that some shell could
+    take for its own, inside single quotes or out, is written in octal.
+    """
+    nonce = _nonce(command)
+    encoded = "".join(
+        chr(byte) if byte in PLAIN else f"\\0{byte:03o}"
+        for byte in command.encode("utf-8", "surrogateescape")
+    )
+    begin = f'printf "%b" "\\0012{nonce} begin\\0012"'
+    return Framed(f'exec /bin/sh -c \'{begin}; eval "$(printf %b "{encoded}")"\'', nonce)
+
+
+def began(nonce: str, stdout: bytes | bytearray) -> int:
+    """Where the script's part of stdout begins; -1 while its begin mark has not come."""
+    mark = f"{nonce} begin".encode()
+    found = stdout.find(mark)
+    if found < 0:
+        return -1
+    end = stdout.find(b"\n", found + len(mark))
+    return end + 1 if end >= 0 else -1
+
+
+def ended(nonce: str, stdout: bytes | bytearray, since: int = 0) -> bool:
+    """Whether the end mark stands in stdout from that offset on."""
+    mark = end_mark(nonce)
+    return stdout.find(mark, max(0, since - len(mark))) >= 0
+
+
+def end_mark(nonce: str) -> bytes:
+    """The last line of an answer."""
+    return f"\n{nonce} end\n".encode()
+
+
+def unframe(nonce: str, stdout: bytes | bytearray) -> Reply | None:
+    """The answer that stands whole in stdout; ``None`` when it is cut or torn anywhere."""
+    head = f"\n{nonce} reply ".encode()
+    found = stdout.find(head)
+    if found < 0:
+        return None
+    line_end = stdout.find(b"\n", found + len(head))
+    digits = bytes(stdout[found + len(head) : line_end]) if line_end >= 0 else b""
+    if not digits.isdigit():
+        return None
+    start = line_end + 1
+    stop = start + int(digits)
+    end = end_mark(nonce)
+    if stdout[stop : stop + len(end)] != end:
+        return None
+    body, mark, status = bytes(stdout[start:stop]).rpartition(f"\n{nonce} status ".encode())
+    if not mark or not status.isdigit():
+        return None
+    return Reply(int(status), body)
+
+
+def why_no_socket(path: str) -> str:
+    """A script that prints why a UNIX socket there cannot be opened; nothing if it could be."""
+    quoted = shlex.quote(path)
+    return f"""p={quoted}
+if ! [ -e "$p" ]; then echo "there is no $p"
+elif ! [ -S "$p" ]; then echo "$p is not a socket"
+elif ! [ -r "$p" ] || ! [ -w "$p" ]; then echo "$(id -un) may not open $p"
+fi
+"""
+
+
+def _nonce(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("a NUL byte cannot be part of a script")
+    return f"cloudai-{secrets.token_hex(8)}"
