@@ -149,6 +149,7 @@ async def _serve(home: Path, inventory: Path, ready: _Ready, idle_exit: float | 
         await service.open()
         file = InventoryFile(inventory)
         controller = Controller(service, file, connect, embedded=EmbeddedWorker())
+        await controller.begin()
         doors = Doors(controller, home)
         app = make_app(Desk(controller, network), doors)
         log.info(

@@ -150,7 +150,8 @@ def _cpus(free: Free | None) -> Json:
 
 def _amounts(free: Free | None, attribute: str, **more: float | None) -> Json:
     def read(amount: Resources) -> float:
-        return max(0.0, round(getattr(amount, attribute), 3))
+        value: float = getattr(amount, attribute)
+        return max(0.0, round(value, 3))
 
     if free is None:
         return {"total": None, "reserved": None, "free": None, **more}

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from cloudai.controller.desk import Desk, has_ended, has_left_starting
-from cloudai.core.errors import InvalidInput, TaskNotFound, WorkerNotFound
+from cloudai.core.errors import InvalidInput, TaskNotFound
 from cloudai.core.model import State, Task
 from cloudai.core.units import parse_since
 from cloudai.service import now
@@ -58,8 +58,8 @@ async def submit(request: Request, body: Wanted, dry_run: bool = False) -> Respo
     """Queues a task. 200 and the earlier task for an idempotency key that is known."""
     desk = desk_of(request)
     target = body.get("target")
-    if isinstance(target, str) and desk.controller.fleet.get(target) is None:
-        raise WorkerNotFound(target)
+    if isinstance(target, str):
+        desk.controller.link(target)
     task, created = await desk.service.submit(
         body, default_user=request.app.state.default_user, dry_run=dry_run
     )

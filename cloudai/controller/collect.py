@@ -167,9 +167,10 @@ class Collector:
                             collection, task.assignment.worker_id, task.assignment.container_id
                         )
                     )
-                # The timeout is no poll for bytes: it notices an end that nobody announced.
-                await collection.grown.wait(timeout=1)
+                ear = collection.grown.listen()
                 yield
+                # The timeout is no poll for bytes: it notices an end that nobody announced.
+                await ear.wait(timeout=1)
         finally:
             collection.readers -= 1
             if not collection.readers and collection.follower is not None:

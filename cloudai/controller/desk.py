@@ -90,7 +90,7 @@ class Desk:
         return await self.controller.wait_for(task.id, has_left_starting, timeout=timeout)
 
     async def _check(self, worker_id: str, timeout: float) -> None:
-        link = self.controller.fleet.link(worker_id)
+        link = self.controller.link(worker_id)
         if worker_id in self.controller.draining:
             raise WorkerNotActive(worker_id, why="it is draining; `cloudai resume` opens it again")
         if link.twin:
@@ -130,7 +130,7 @@ class Desk:
     async def worker(self, worker_id: str) -> tuple[WorkerView, Mapping[str, Usage]]:
         """One in depth: probed now, with what its containers use. As last seen when it cannot
         be reached."""
-        link = self.controller.fleet.link(worker_id)
+        link = self.controller.link(worker_id)
         await self._refresh(link)
         running = [container.id for container in link.containers() if container.holds]
         usage: Mapping[str, Usage] = {}
@@ -145,7 +145,7 @@ class Desk:
 
     async def set_draining(self, worker_id: str, draining: bool) -> WorkerView:
         """No new tasks there, or again."""
-        link = self.controller.fleet.link(worker_id)
+        link = self.controller.link(worker_id)
         await self.service.in_thread(self.service.store.set_draining, worker_id, draining, now())
         self.controller.draining = await self.service.in_thread(self.service.store.draining)
         if not draining:
@@ -155,7 +155,7 @@ class Desk:
 
     async def doctor(self, worker_id: str) -> tuple[Finding, ...]:
         """Every check of a worker with its mend."""
-        link = self.controller.fleet.link(worker_id)
+        link = self.controller.link(worker_id)
         findings = await examine(link.engine)
         link.poke()
         return findings
@@ -205,7 +205,7 @@ class Desk:
                     hint=f"use {link.id}, or unregister it first",
                 )
         await self.service.in_thread(add_worker, path, spec)
-        self.controller.follow_inventory([])
+        self.controller.follow_inventory()
         link = fleet.link(spec.id)
         await asyncio.gather(link.ensure(15), return_exceptions=True)
         return await self.view(link), findings
@@ -222,7 +222,7 @@ class Desk:
 
     async def unregister(self, worker_id: str) -> None:
         """Takes a worker out of the inventory. Raises ``Conflict`` while it holds tasks."""
-        self.controller.fleet.link(worker_id)
+        self.controller.link(worker_id)
         active = await self.service.in_thread(self.service.store.active)
         holds = [hold.task_id for hold in holds_by_worker(active).get(worker_id, [])]
         if holds:
@@ -231,7 +231,7 @@ class Desk:
                 hint=f"first: cloudai drain {worker_id}, and wait for or cancel them",
             )
         await self.service.in_thread(remove_worker, self._inventory_path(), worker_id)
-        self.controller.follow_inventory([])
+        self.controller.follow_inventory()
 
     # ---------------------------------------------------------------- tasks on workers
 

@@ -5,7 +5,6 @@ is out of reach. A link only looks; it never acts on a task.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -24,7 +23,7 @@ from cloudai.core.model import ContainerSight, Phase, WorkerSight, WorkerSpec
 from cloudai.core.reconcile import UNSEEN, Sighting
 from cloudai.engines import Engine, Happening
 
-from .signals import Signal
+from .signals import Signal, wait
 
 log = logging.getLogger(__name__)
 
@@ -138,9 +137,9 @@ class Link:
         """Returns once the worker is active; tries to reach it now. Raises why it is not."""
         if self.reach is Reach.ACTIVE:
             return
-        tried = asyncio.ensure_future(self._tried.wait(timeout))
+        tried = self._tried.listen()
         self.poke()
-        if not await tried and self.error is None:
+        if not await tried.wait(timeout) and self.error is None:
             raise WorkerUnreachable(
                 "Failed to connect to worker: timed out", worker=self.id, seconds=timeout
             )
@@ -186,8 +185,7 @@ class Link:
             seconds = None
         elif self.reach is Reach.STOPPED:
             seconds = AGAIN_AT_MOST
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._poked.wait(), seconds)
+        await wait(self._poked, seconds)
 
     async def _watch(self) -> None:
         """Looks while the worker answers; returns or raises when its stream of events ends."""

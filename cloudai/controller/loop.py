@@ -8,14 +8,13 @@ task at a time. Kill it between any two lines: the next one observes and goes on
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 
-from cloudai.core.errors import CloudaiError
+from cloudai.core.errors import CloudaiError, WorkerNotFound
 from cloudai.core.lifecycle import Placed, StopAsked
 from cloudai.core.model import ContainerSight, State, Task, WorkerSpec
 from cloudai.core.reconcile import Sighting, Wait, reconcile
@@ -28,7 +27,7 @@ from .collect import Collector
 from .effects import Effects
 from .fleet import Fleet
 from .link import Link, Reach
-from .signals import Signal
+from .signals import Signal, wait
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +71,8 @@ class Controller:
         self._refused: dict[tuple[str, str], tuple[float, str]] = {}
         self._signals: dict[str, Signal] = {}
         self._measured: dict[str, float] = {}
+        self._needed: set[str] = set()
+        """Workers that hold tasks of ours, in the inventory or not."""
         self.idle_since = time.monotonic()
         """Since when nothing is queued or on a worker; moved on by every pass that has work."""
         service.changed = self._task_changed
@@ -95,19 +96,22 @@ class Controller:
         signal = self._signals.setdefault(task_id, Signal())
         deadline = time.monotonic() + timeout
         while True:
-            fired = asyncio.ensure_future(signal.wait(max(0.0, deadline - time.monotonic())))
-            await asyncio.sleep(0)  # listening before looking, or a change slips between
+            ear = signal.listen()
             task = await self.service.find(task_id)
-            if done(task) or time.monotonic() >= deadline:
-                fired.cancel()
+            left = deadline - time.monotonic()
+            if done(task) or left <= 0:
                 return task
-            await fired
+            await ear.wait(left)
 
     # ---------------------------------------------------------------- the loop
 
+    async def begin(self) -> None:
+        """Knows its workers; call it before anybody may ask."""
+        self.draining = await self.service.in_thread(self.service.store.draining)
+        self.follow_inventory()
+
     async def run(self) -> None:
         """Runs until cancelled. Leaves everything on the workers as it is."""
-        self.draining = await self.service.in_thread(self.service.store.draining)
         try:
             while True:
                 self._wake.clear()
@@ -116,8 +120,7 @@ class Controller:
                 except CloudaiError as error:
                     log.error("pass given up, tried again: %s", error)
                     await asyncio.sleep(TICK)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), TICK)
+                await wait(self._wake, TICK)
         finally:
             working = [*self._busy.values(), *self._background]
             for work in working:
@@ -128,17 +131,27 @@ class Controller:
     async def _pass(self) -> None:
         active = await self.service.in_thread(self.service.store.active)
         ended = await self.service.in_thread(self.service.store.unharvested)
-        self.follow_inventory([*active, *ended])
-        if active or ended:
+        unfinished = [*active, *ended]
+        self._needed = {task.worker_id for task in unfinished if task.worker_id is not None}
+        self.follow_inventory()
+        if unfinished:
             self.idle_since = time.monotonic()
-        for task in [*active, *ended]:
+        for task in unfinished:
             self._reconcile(task)
-        await self._strays({t.assignment.id for t in [*active, *ended] if t.assignment})
+        await self._strays({t.assignment.id for t in unfinished if t.assignment})
         await self._schedule(active)
         self._watch_sizes(active)
         self._forget_old()
 
-    def follow_inventory(self, unfinished: list[Task]) -> None:
+    def link(self, worker_id: str) -> Link:
+        """Raises ``WorkerNotFound``. An edit of a moment ago counts."""
+        try:
+            return self.fleet.link(worker_id)
+        except WorkerNotFound:
+            self.follow_inventory()
+            return self.fleet.link(worker_id)
+
+    def follow_inventory(self) -> None:
         """Takes over the inventory as it stands; a bad edit keeps the last good one."""
         snapshot = self.inventory.read()
         if snapshot.error != self.inventory_error:
@@ -148,8 +161,7 @@ class Controller:
         specs = dict(snapshot.workers)
         if not specs and snapshot.error is None and (local := self.embedded()) is not None:
             specs = {local.id: local}
-        needed = {task.worker_id for task in unfinished if task.worker_id is not None}
-        self.fleet.follow(specs, needed=needed)
+        self.fleet.follow(specs, needed=self._needed)
 
     def _reconcile(self, task: Task) -> None:
         if task.id in self._busy or task.assignment is None or task.state is State.QUEUED:

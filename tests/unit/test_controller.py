@@ -62,6 +62,7 @@ class Bench:
             self.service, InventoryFile(self.inventory), lambda spec: self._engine(spec.id)
         )
         self.desk = Desk(self.controller, None)  # type: ignore[arg-type]
+        await self.controller.begin()
         loop = asyncio.create_task(self.controller.run())
         try:
             yield self
