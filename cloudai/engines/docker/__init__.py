@@ -33,7 +33,7 @@ from . import command
 from .admission import Undo, parse_start
 from .api_watch import Way
 from .doctor import Examination, judge
-from .parts import Parts
+from .parts import TOO_LATE, Parts
 from .probe import Learned, learn, parse_probe
 from .pulling import Pull, lines_of
 from .watch import Watch, open_watch
@@ -287,7 +287,7 @@ class DockerEngine:
     def _ours(self, parts: Parts, assignment_id: str) -> str:
         """The state of a container of ours; empty where there is none of that name."""
         words = parts.said("label")
-        if parts.status("label") is None:
+        if parts.status("label") in TOO_LATE:
             raise Indeterminate(f"Docker on {self._spec.id} did not answer in time")
         if parts.status("label") != 0:
             if re.search(r"no such (container|object)", words, re.IGNORECASE):
@@ -303,7 +303,7 @@ class DockerEngine:
 
     def _demand(self, parts: Parts, part: str, assignment_id: str) -> None:
         status, words = parts.status(part), parts.said(part)
-        if status is None or status in (124, 137, 142):
+        if status in TOO_LATE:
             raise Indeterminate(f"Docker on {self._spec.id} did not {part} {assignment_id} in time")
         gone = re.search(r"no such container|already in progress", words, re.IGNORECASE)
         if status != 0 and not gone:

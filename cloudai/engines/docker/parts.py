@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 STATUS = re.compile(r"status (\d{1,3})")
+TOO_LATE = (None, 124, 137, 142, 143)
+"""Statuses of a command that its deadline ended."""
 
 
 class Parts:

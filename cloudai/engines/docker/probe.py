@@ -14,7 +14,7 @@ from cloudai.core.model import EngineFacts, Gpu, GpuProcess, WorkerSight, Worker
 
 from .command import OPEN_FILES
 from .containers import sight_of
-from .parts import Parts
+from .parts import TOO_LATE, Parts
 
 CDI_BY_GPUS = 29
 """The engine version from which ``--gpus`` itself goes through CDI (facts, 21)."""
@@ -50,7 +50,7 @@ def parse_probe(text: str, spec: WorkerSpec) -> WorkerSight:
     gpus, trouble = _gpus(parts)
     if parts.status("ids") != 0:
         raise Indeterminate(f"Docker on {spec.id} did not list its containers: {parts.said('ids')}")
-    if parts.lines("ids") and parts.status("container") is None:
+    if parts.lines("ids") and parts.status("container") in TOO_LATE:
         raise Indeterminate(f"Docker on {spec.id} did not describe its containers in time")
     sights = (sight_of(document) for document in parts.documents("container"))
     return WorkerSight(
@@ -114,7 +114,7 @@ def _info(parts: Parts, spec: WorkerSpec, *, login: str) -> Mapping[str, Any]:
     document = next(iter(parts.documents("info")), {})
     if parts.status("info") == 0 and document.get("ServerVersion"):
         return document
-    if parts.status("info") in (None, 124, 137, 142):
+    if parts.status("info") in TOO_LATE:
         raise docker_trouble("no answer within 15 s", spec.id)
     errors = document.get("ServerErrors")
     words = parts.said("info") or "; ".join(map(str, errors if isinstance(errors, list) else []))
