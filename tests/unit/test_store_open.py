@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import stat
@@ -226,14 +227,13 @@ def next_revision(tmp_path, monkeypatch):
 
     def make(more="pass"):
         folder = tmp_path / "versions"
-        folder.mkdir()
+        shutil.copytree(Path(schema.__file__).parent / "migrations" / "versions", folder)
         (folder / "next.py").write_text(NEXT.format(more=more))
         known = schema.alembic_config
 
         def config():
             made = known()
-            ours = Path(schema.__file__).parent / "migrations" / "versions"
-            made.set_main_option("version_locations", f"{ours}{os.pathsep}{folder}")
+            made.set_main_option("version_locations", str(folder))
             return made
 
         monkeypatch.setattr(schema, "alembic_config", config)
