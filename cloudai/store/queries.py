@@ -60,9 +60,9 @@ def to_harvest() -> Selection:
     """
     waiting = text("assignment.harvested = 0 AND assignment.container_id IS NOT NULL")
     candidates = select(ASSIGNMENT.c.task_id).where(waiting)
-    return WHOLE.where(
-        TASK.c.id.in_(candidates), waiting, TASK.c.state.not_in(LIVE)
-    ).order_by(TASK.c.position)
+    return WHOLE.where(TASK.c.id.in_(candidates), waiting, TASK.c.state.not_in(LIVE)).order_by(
+        TASK.c.position
+    )
 
 
 def matching(
@@ -88,9 +88,7 @@ def matching(
 def page(conditions: list[ColumnElement[bool]], *, limit: int, offset: int) -> Selection:
     """Newest first. Chosen by their positions alone, so that sorting many moves little."""
     newest = TASK.c.position.desc()
-    chosen = (
-        select(TASK.c.position).where(*conditions).order_by(newest).limit(limit).offset(offset)
-    )
+    chosen = select(TASK.c.position).where(*conditions).order_by(newest).limit(limit).offset(offset)
     return WHOLE.where(TASK.c.position.in_(chosen)).order_by(newest)
 
 

@@ -71,6 +71,7 @@ def whole_bytes(made):
 # ------------------------------------------------------------------ what goes in comes out
 
 
+@settings(max_examples=60, deadline=None)
 @given(records, st.data())
 def test_bytes_in_are_bytes_out(tmp_path_factory, made, data):
     archive = fresh(tmp_path_factory)
@@ -85,6 +86,7 @@ def test_bytes_in_are_bytes_out(tmp_path_factory, made, data):
     assert archive.complete(TASK, 1)
 
 
+@settings(max_examples=60, deadline=None)
 @given(records, st.data())
 def test_since_loses_nothing(tmp_path_factory, made, data):
     archive = fresh(tmp_path_factory)
@@ -100,6 +102,7 @@ def test_since_loses_nothing(tmp_path_factory, made, data):
     assert whole(archive, since=since) == whole_bytes(made)[begin:]
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, GRANULARITY), st.integers(1, SEGMENT))), st.data())
 def test_since_begins_less_than_a_tenth_of_a_second_or_a_segment_too_early(
     tmp_path_factory, steps, data
@@ -138,7 +141,7 @@ def tail_of(data: bytes, lines: int) -> bytes:
     ).stdout
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.sampled_from([b"\n", b"a\n", b"bb", b"", b"\r\n", b"\x00\n"]), max_size=30),
     st.integers(0, 12),
@@ -201,6 +204,7 @@ def go_on(archive, made):
         writer.finish()
 
 
+@settings(max_examples=60, deadline=None)
 @given(records, st.data())
 def test_a_log_goes_on_where_it_stopped(tmp_path_factory, made, data):
     archive = fresh(tmp_path_factory)
@@ -216,6 +220,7 @@ def test_a_log_goes_on_where_it_stopped(tmp_path_factory, made, data):
     assert whole(archive) == whole_bytes(made)
 
 
+@settings(max_examples=60, deadline=None)
 @given(records, st.data())
 def test_torn_files_are_mended_consistently(tmp_path_factory, made, data):
     """Power loss: either file cut anywhere, or with zeros or noise where its end was."""

@@ -5,7 +5,7 @@ import os
 import stat
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudai.core.errors import InvalidInput, StoreFailed, StoreFull, StoreReadOnly
@@ -23,6 +23,7 @@ def test_values_come_back_as_they_were_put(vault):
     assert vault.get("task-1-a") == env
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(min_size=1), st.text(st.characters())))
 def test_any_text_survives(tmp_path_factory, env):
     vault = Vault(tmp_path_factory.getbasetemp() / "any")
