@@ -51,9 +51,9 @@ def run(
     ready_fd: int | None,
 ) -> int:
     """Run it here, in the foreground: for systemd, and to see what it does."""
+    from cloudai import daemon
     from cloudai.client import find_home, find_inventory
     from cloudai.client.place import make_home
-    from cloudai.controller import daemon
 
     home = find_home(os.environ)
     make_home(home)

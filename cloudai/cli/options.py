@@ -62,13 +62,26 @@ class DashedCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours, ctx.meta[ARGV] = split(args)
-        for at, arg in enumerate(ours):
-            # click would read -cpus as -c "pus", and run that.
-            if re.match("-c.", arg) and arg.partition("=")[0] != "-cpu_cores":
-                before = ours[at - 1] if at else ""
-                if before not in ("-c", "-e", "--env"):
-                    raise click.NoSuchOption(arg, possibilities=["-cpu_cores", "-c"], ctx=ctx)
+        self._refuse_near_misses(ctx, ours)
         return super().parse_args(ctx, ours)
+
+    def _refuse_near_misses(self, ctx: click.Context, ours: list[str]) -> None:
+        """click would read -cpus as -c "pus" and run that, and name -gpu by its -g."""
+        from difflib import get_close_matches
+
+        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+        known = {name for option in options for name in option.opts}
+        with_value = {name for one in options if not one.is_flag for name in one.opts}
+        long = [name for name in known if re.match("-[a-z]{2}", name)]
+        for before, arg in zip(["", *ours], ours, strict=False):
+            word = arg.partition("=")[0]
+            missed = re.match("-c.", word) or (
+                re.match("-[a-z]{2}", word) and word[:2] not in known
+            )
+            if missed and word not in known and before not in with_value:
+                near = get_close_matches(word, long, n=1, cutoff=0.5)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise click.UsageError(f"No such option {word}.{hint}", ctx=ctx)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- ARGV...]"]

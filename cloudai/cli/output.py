@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from .terminal import clean, clean_block
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
     from cloudai.core.errors import CloudaiError
@@ -138,9 +138,16 @@ def rich_table(heads: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table
 
 def print_rich(renderable: RenderableType) -> None:
     """Draws on the terminal, with colours where they are welcome."""
+    rich_console().print(renderable)
+
+
+def rich_console() -> Console:
+    """The terminal as rich sees it: foreign text is no markup, and no colours means none."""
     from rich.console import Console
 
-    Console(highlight=False, markup=False, emoji=False).print(renderable)
+    return Console(
+        color_system="auto" if with_colours() else None, highlight=False, markup=False, emoji=False
+    )
 
 
 def _text(cell: Cell) -> str:

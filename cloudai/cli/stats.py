@@ -141,9 +141,9 @@ def _print_gpu_story(gpu: dict[str, Any]) -> None:
         say(f"    broken: {clean(gpu['error'])}")
     for one in gpu.get("processes") or ():
         whose = one["task_id"] or "outside cloudai"
-        user = f" of {one['user']}" if one["user"] else ""
+        user = f" of {clean(one['user'])}" if one["user"] else ""
         memory = "" if one["memory"] is None else f", {amount(one['memory'])} GB"
-        say(f"    process {one['pid']} {clean(one['name'])}{clean(user)}{memory}: {clean(whose)}")
+        say(f"    process {one['pid']} {clean(one['name'])}{user}{memory}: {clean(whose)}")
 
 
 def _with_unit(value: float | None, unit: str) -> str:

@@ -9,7 +9,16 @@ import click
 
 from .gpu_map import GpuMap
 from .options import common, worker_argument
-from .output import Column, Styled, on_terminal, plain_table, print_json, print_rich, say
+from .output import (
+    Column,
+    Styled,
+    on_terminal,
+    plain_table,
+    print_json,
+    print_rich,
+    rich_console,
+    say,
+)
 from .session import Session
 from .terminal import clean
 from .wording import NOTHING, amount, since
@@ -146,11 +155,9 @@ def _watch(session: Session, *, refresh: bool) -> int:
 
     if not can_read_keys():
         raise click.UsageError("--watch needs a terminal; with --json it prints a line each time.")
-    from rich.console import Console
     from rich.live import Live
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    with Keys() as keys, Live(console=console, auto_refresh=False, transient=False) as live:
+    with Keys() as keys, Live(console=rich_console(), auto_refresh=False, transient=False) as live:
         while True:
             answer = session.client.get("/workers/", refresh=refresh or None)
             live.update(_drawing(answer["workers"], _owners(session, answer)), refresh=True)

@@ -41,7 +41,7 @@ def connect(path: str, *, within: float = CONNECT_WITHIN) -> socket.socket:
             link.settimeout(within)
             link.connect(path)
             return link
-        except (FileNotFoundError, ConnectionRefusedError) as error:
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
             link.close()
             raise NotRunning from error
         except BlockingIOError:
