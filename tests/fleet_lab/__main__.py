@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from .demo import put_away
 from .fleet import DEFAULT_WORKERS, Fleet, default_root
 from .processes import FleetError
 from .standin.scenes import SCENES
@@ -37,6 +38,7 @@ def up(fleet: Fleet) -> None:
 @main.command(help="Take it down; nothing of it is left.")
 @click.pass_obj
 def down(fleet: Fleet) -> None:
+    put_away(fleet)
     fleet.down()
 
 

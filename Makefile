@@ -1,0 +1,38 @@
+# Every target does all its own set-up; running one twice is fine and fast.
+BIN := .venv/bin
+
+.PHONY: help demo test lint fleet fleet-down lock venv machine
+
+help:
+	@echo "make demo        the main job on a practice fleet of three real workers"
+	@echo "make test        lint, types, and all tests, on a practice fleet of their own"
+	@echo "make lint        formatting, lint and types alone"
+	@echo "make fleet       the practice fleet, to try things by hand"
+	@echo "make fleet-down  take it down; nothing of it is left"
+	@echo "make lock        bring the locked dependencies up to date"
+
+venv:
+	@bash .ci/setup.sh python
+
+machine:
+	@MAKE_GOAL=$(firstword $(MAKECMDGOALS)) bash .ci/setup.sh machine
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: machine lint
+	$(BIN)/pytest
+
+demo: machine venv
+	@$(BIN)/python -m tests.fleet_lab.demo
+
+fleet: machine venv
+	@$(BIN)/python -m tests.fleet_lab up
+
+fleet-down: venv
+	@$(BIN)/python -m tests.fleet_lab down
+
+lock:
+	@bash .ci/setup.sh lock
