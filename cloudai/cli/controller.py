@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -70,13 +71,11 @@ def run(
 @click.pass_obj
 def start(session: Session) -> int:
     """Start it in the background, to stay also when there is nothing to do."""
-    from cloudai.client.start import start_controller
-
-    client = session.connect(start=False)
-    health = _health(client)
+    health = _health(session.connect(start=False))
     was_there = health is not None
     if health is None:
-        start_controller(client.home, client.inventory.path, stay=True)
+        client = session.connect()
+        client.ensure_running(stay=True)
         health = client.get("/health")
     words = "is already running" if was_there else "runs"
     session.show(
@@ -94,20 +93,22 @@ def stop(session: Session) -> int:
     """Stop it. Nothing on any worker is touched: tasks go on."""
     from cloudai.client import ControllerFailed
     from cloudai.client.connection import NotRunning
+    from cloudai.client.place import socket_path
 
     client = session.connect(start=False)
-    try:
+    socket = socket_path(client.home)
+    with contextlib.suppress(NotRunning):
         client.post("/controller/stop")
+        # Its socket goes last: after that the home is free for the next one.
         deadline = time.monotonic() + STOP_WITHIN
-        while time.monotonic() < deadline:
-            client.ensure_running()
-            time.sleep(0.05)
-        raise ControllerFailed(
-            f"The controller has not left within {STOP_WITHIN:g} seconds",
-            hint="controller.log in its home says what it waits for",
-        )
-    except NotRunning:
-        session.show({"status": "stopped"}, lambda _: say("✅ The controller is not running"))
+        while os.path.exists(socket):
+            if time.monotonic() > deadline:
+                raise ControllerFailed(
+                    f"The controller has not left within {STOP_WITHIN:g} seconds",
+                    hint="controller.log in its home says what it waits for",
+                )
+            time.sleep(0.02)
+    session.show({"status": "stopped"}, lambda _: say("✅ The controller is not running"))
     return 0
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from .start import start_controller
 
 ANSWER_WITHIN = 120.0
 """Seconds; ``POST /workers/`` connects, probes and runs the doctor in one answer."""
+LISTENS_WITHIN = 20.0
+"""Seconds."""
 CHUNK = 65536
 
 Query = Mapping[str, Any]
@@ -98,12 +101,7 @@ class Client:
         """
         path = socket_path(self.home)
         with translated(path):
-            try:
-                connect(path).close()
-            except NotRunning:
-                if not self._start:
-                    raise
-                start_controller(self.home, self.inventory.path, stay=stay)
+            self._reach(lambda: connect(path).close(), stay=stay)
         return path
 
     def headers(self) -> dict[str, str]:
@@ -175,22 +173,35 @@ class Client:
         """Connected. Starting a controller happens here, before anything was sent."""
         path = socket_path(self.home)
         seconds = self._patience if patience is None else patience
+        link = UnixConnection(path, timeout=None if seconds == float("inf") else seconds)
         with translated(path):
-            for last in (False, True):
-                link = UnixConnection(path, timeout=None if seconds == float("inf") else seconds)
+            self._reach(link.connect)
+        return link
+
+    def _reach(self, connect: Callable[[], None], *, stay: bool = False) -> None:
+        """Connects, to a controller that is started for it where none runs and we may.
+
+        One that is just leaving listens no more and still holds its home, and one that was
+        faster than ours may not listen yet: so it is tried again for a while.
+        """
+        try:
+            return connect()
+        except NotRunning:
+            if not self._start:
+                raise
+        deadline = time.monotonic() + LISTENS_WITHIN
+        while True:
+            start_controller(self.home, self.inventory.path, stay=stay)
+            for _ in range(25):
                 try:
-                    link.connect()
-                    return link
+                    return connect()
                 except NotRunning:
-                    if not self._start:
-                        raise
-                    if last:
-                        break
-                    start_controller(self.home, self.inventory.path)
-        raise ControllerFailed(
-            "The controller said it is ready, and does not listen",
-            hint="controller.log in its home says why; `cloudai controller run` shows it live",
-        )
+                    time.sleep(0.02)
+            if time.monotonic() > deadline:
+                raise ControllerFailed(
+                    "The controller said it is ready, and does not listen",
+                    hint="controller.log in its home says why; `cloudai controller run` shows it",
+                )
 
     def _chunks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         while True:

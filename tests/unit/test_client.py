@@ -315,6 +315,15 @@ def test_two_commands_at_once_get_one_controller(
     assert len(set(pids)) == 1
 
 
+def test_one_that_is_just_leaving_is_waited_out(
+    home: Path, controller: Callable[[str], None]
+) -> None:
+    """It listens no more and holds its home still: the next says that one runs, and leaves."""
+    controller("leaving")
+    assert Client(home, Inventory(home / "hosts.yaml")).get("/health")["status"] == "ok"
+    assert len((home / "starts").read_text().splitlines()) == 3
+
+
 def test_one_that_dies_is_quoted(home: Path, controller: Callable[[str], None]) -> None:
     home.mkdir()
     (home / "controller.log").write_text("old news\n")
