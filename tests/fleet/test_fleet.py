@@ -21,7 +21,7 @@ from tests.fleet_lab.worker import ping
 
 def smi(worker: Worker, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [worker.root / "login" / "nvidia-smi", *words],
+        [worker.root / "tools" / "nvidia-smi", *words],
         capture_output=True,
         text=True,
         check=False,
@@ -448,7 +448,7 @@ def test_a_broken_gpu_says_so_beside_a_good_one(gpu_worker: Worker) -> None:
 
 def test_a_hang_ignores_a_polite_end(gpu_worker: Worker) -> None:
     gpus_of(gpu_worker).scene = "hang"
-    hung = subprocess.Popen([gpu_worker.root / "login" / "nvidia-smi", "-L"])
+    hung = subprocess.Popen([gpu_worker.root / "tools" / "nvidia-smi", "-L"])
     try:
         status = Path(f"/proc/{hung.pid}/status")
         ignored = "SigIgn:\t"

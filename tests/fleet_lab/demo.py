@@ -24,11 +24,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CLOUDAI = Path(sys.executable).parent / "cloudai"
 COMMAND_SECONDS = 120
 
-INVENTORY = """\
-# The practice fleet. `cloudai register` writes the workers below; comments stay.
-defaults: {{user: root, identity_file: {identity_file}}}
-"""
-
 
 class DemoFailed(Exception):
     """A command of the tour did not do what it should."""
@@ -73,13 +68,15 @@ def put_away(fleet: Fleet) -> None:
 def tour(fleet: Fleet) -> Iterator[Step]:
     """The steps, in order."""
     first, *others = fleet.workers
-    keys = [f"--fingerprint {first.fingerprint}", *("--yes" for _ in others)]
+    pins = [f"--fingerprint {first.fingerprint}", *("--yes" for _ in others)]
+    key = os.path.relpath(fleet.identity_file, CHECKOUT)
     cores = os.cpu_count() or 1
     yield Step(
         "Register the workers: connect, pin the host key, check the machine, write the inventory.",
         tuple(
-            f"register {worker.name} {worker.host}:{worker.port} {key}"
-            for worker, key in zip(fleet.workers, keys, strict=True)
+            f"register {worker.name} {worker.user}@{worker.host}:{worker.port}"
+            f" --identity-file {shlex.quote(key)} {pin}"
+            for worker, pin in zip(fleet.workers, pins, strict=True)
         ),
     )
     yield Step("What there is.", ("workers",))
@@ -107,9 +104,14 @@ def tour(fleet: Fleet) -> Iterator[Step]:
         ),
     )
     yield Step("Make room; the waiting task runs.", ("cancel long", "wait next", "logs next"))
+    gpus = fleet.gpu_worker.gpus
+    assert gpus is not None
+    gpus.occupy(0, pid=os.getpid(), name="python3 finetune.py", memory=61_000)
     yield Step(
-        "GPUs, picked on the worker by UUID. (Stand-ins here: the worker believes in them.)",
+        "GPUs, picked on the worker by UUID; not the one that somebody outside cloudai uses."
+        "\n      (Stand-ins here: the worker believes in them.)",
         (
+            "workers",
             "task alpine --name train -gpu_cores 2 --wait -c 'echo I see $NVIDIA_VISIBLE_DEVICES'",
             "logs train",
             f"stats {fleet.gpu_worker.name}",
@@ -128,6 +130,7 @@ def run(command: str, fleet: Fleet) -> None:
     width = str(shutil.get_terminal_size().columns)
     process = subprocess.Popen(
         [CLOUDAI, *shlex.split(command)],
+        cwd=CHECKOUT,
         env={**os.environ, "COLUMNS": width, **settings(fleet)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -152,7 +155,6 @@ def main() -> None:
     fleet.up()
     put_away(fleet)
     home_of(fleet).mkdir(mode=0o700)
-    inventory_of(fleet).write_text(INVENTORY.format(identity_file=fleet.identity_file))
     seconds = time.monotonic() - began
     print(f"Practice fleet: {len(fleet.workers)} real workers (an sshd and a Docker engine each)")
     print(f"on this machine, up in {seconds:.1f} s.\n")

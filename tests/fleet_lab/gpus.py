@@ -25,16 +25,17 @@ class StandIn:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def install(self, seed: str, *, login_path: Path, engine_path: Path) -> None:
-        """Puts nvidia-smi where log-ins find it and the runtime hook where the engine does."""
-        for path in (self.folder, login_path, engine_path):
-            path.mkdir(parents=True, exist_ok=True)
+    def install(self, tools: Path, *, seed: str) -> None:
+        """Puts nvidia-smi and the runtime hook into a folder that log-ins and the engine have
+        on their PATH. ``seed``: what makes its UUIDs different from other workers'.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "seed").write_text(seed)
         if not (self.folder / "scene").exists():
             self.reset()
         for program, module in (
-            (login_path / "nvidia-smi", "smi"),
-            (engine_path / "nvidia-container-runtime-hook", "hook"),
+            (tools / "nvidia-smi", "smi"),
+            (tools / "nvidia-container-runtime-hook", "hook"),
         ):
             text = PROGRAM.format(
                 python=sys.executable, here=str(HERE), module=module, folder=str(self.folder)

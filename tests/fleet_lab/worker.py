@@ -94,6 +94,11 @@ class Worker:
         return f"unix://{self.socket}"
 
     @property
+    def search_path(self) -> str:
+        """PATH of log-ins and of the engine: what the worker has of its own comes first."""
+        return f"{self.root}/tools:{SYSTEM_PATH}"
+
+    @property
     def host_key(self) -> str:
         """Type and base64 of the public host key."""
         return " ".join((self.root / "host_key.pub").read_text().split()[:2])
@@ -157,14 +162,12 @@ class Worker:
         if self.keeper.pid is not None:
             return
         self.sweep()
-        folders = ("mark", "etc", "containerd", "home", "login", "engine", "data", "exec")
+        folders = ("mark", "etc", "containerd", "home", "tools", "data", "exec")
         for name in folders:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self._lay_out_keys()
         if self.gpus:
-            self.gpus.install(
-                self.mark, login_path=self.root / "login", engine_path=self.root / "engine"
-            )
+            self.gpus.install(self.root / "tools", seed=self.mark)
         self._start_keeper()
 
     def _start_keeper(self) -> None:
@@ -208,14 +211,13 @@ class Worker:
         return ["nsenter", *(f"--{name}=/proc/{keeper}/ns/{kind}" for name, kind in namespaces)]
 
     def _start_sshd(self) -> None:
-        search = f"{self.root}/login:{SYSTEM_PATH}"
         settings = {
             **self.sshd_options,
             "Port": str(self.port),
             "ListenAddress": self.host,
             "HostKey": str(self.root / "host_key"),
             "AuthorizedKeysFile": str(self.fleet_root / "id_ed25519.pub"),
-            "SetEnv": f"HOME={self.home} DOCKER_HOST={self.docker_host} PATH={search}",
+            "SetEnv": f"HOME={self.home} DOCKER_HOST={self.docker_host} PATH={self.search_path}",
         }
         # sshd keeps the first value that it reads of a name.
         lines = [*settings.items(), *SSHD_DEFAULTS.items()]
@@ -242,7 +244,7 @@ class Worker:
             (self.root / leftover).unlink(missing_ok=True)
         self.dockerd.start(
             [*self._enter(NETWORK, MOUNTS), "dockerd", *words],
-            env={"PATH": f"{self.root}/engine:{SYSTEM_PATH}", "HOME": str(self.home)},
+            env={"PATH": self.search_path, "HOME": str(self.home)},
         )
 
     def load_image(self) -> None:
