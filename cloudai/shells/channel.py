@@ -14,13 +14,24 @@ from typing import Any
 
 from cloudai.core.errors import EngineFailed, Indeterminate, WorkerUnreachable
 from cloudai.shells import Reply
-from cloudai.shells.framing import Framed, began, ended, unframe
+from cloudai.shells.framing import (
+    Framed,
+    began,
+    ended,
+    frame,
+    frame_stream,
+    process_of,
+    stop_line,
+    unframe,
+)
 
 log = logging.getLogger(__name__)
 
 STDOUT, STDERR = 1, 2
 HELD_AT_MOST = 4 * 1024**2
 """Bytes read and not yet taken, above which the other end is asked to wait."""
+GRACE = 2.0
+"""Seconds between the polite and the hard end of a process group."""
 WORDS_AT_MOST = 4096
 """Bytes of stderr kept for messages and the debug log."""
 NOISE_AT_MOST = 1024**2
@@ -153,39 +164,60 @@ class Words:
         return self._kept.decode("utf-8", "replace").strip()
 
 
-async def answer(channel: Channel, framed: Framed) -> Reply:
-    """Sends a script made by ``frame`` and returns its whole reply.
+class Call:
+    """One script sent over a channel for one whole reply."""
 
-    Raises ``Indeterminate`` when the reply is not whole, ``WorkerUnreachable`` when the login
-    ended without running anything (its words are in the message).
-    """
-    channel.write(framed.sent)
-    channel.write_eof()
-    out, words = bytearray(), Words()
-    while True:
-        fd, data = await channel.read()
-        if fd == STDERR:
-            words.add(data)
-            continue
-        out += data
-        if fd == 0 or ended(framed.nonce, out, len(out) - len(data)):
-            break
-    if str(words):
-        log.debug("stderr of a script: %s", words)
-    reply = unframe(framed.nonce, out)
-    if reply is not None:
+    def __init__(self, channel: Channel, script: str) -> None:
+        self._channel = channel
+        self._framed = frame(script)
+        self._out = bytearray()
+
+    async def answer(self) -> Reply:
+        """Raises ``Indeterminate`` when the reply is not whole, ``WorkerUnreachable`` when the
+        login ended without running anything (its words are in the message).
+
+        Who does not wait for it to return or raise calls ``stop``.
+        """
+        out, words, nonce = self._out, Words(), self._framed.nonce
+        self._channel.write(self._framed.sent)
+        while True:
+            fd, data = await self._channel.read()
+            if fd == STDERR:
+                words.add(data)
+                continue
+            out += data
+            if fd == 0 or ended(nonce, out, len(out) - len(data)):
+                break
+        if str(words):
+            log.debug("stderr of a script: %s", words)
+        reply = unframe(nonce, out)
+        if reply is None:
+            raise _why_cut(self._channel, self._framed, out, words)
+        self._channel.close()
         return reply
-    raise _why_cut(channel, framed, out, words)
+
+    async def stop(self) -> None:
+        """Ends the script and all its children before their time, and lets go."""
+        try:
+            if not self._channel.gone.is_set():
+                self._channel.write(stop_line(self._framed.nonce))
+                self._channel.write_eof()
+                # What has not begun is kept from beginning by letting go at once.
+                if began(self._framed.nonce, self._out) >= 0:
+                    await _within(GRACE + 1, self._channel.gone.wait())
+        finally:
+            self._channel.close()
 
 
 async def follow(
-    channel: Channel, framed: Framed, *, start_within: float, idle_timeout: float | None
+    channel: Channel, script: str, *, start_within: float, idle_timeout: float | None
 ) -> AsyncGenerator[bytes, None]:
-    """Sends a script made by ``frame_stream`` and yields its stdout as it comes.
+    """Sends a script and yields its stdout as it comes.
 
     ``start_within``: seconds in which it must begin, ``idle_timeout``: seconds without output;
     ``Indeterminate`` is raised after either. Ends and raises as ``Shell.stream`` says.
     """
+    framed = frame_stream(script)
     channel.write(framed.sent)
     out: bytearray | None = bytearray()
     words = Words()
@@ -230,24 +262,37 @@ class ChannelTerminal:
         self._channel = channel
         self._nonce = nonce
         self._noise: bytearray | None = bytearray()
+        self.pid: int | None = None
+        """The command's process id there, once it has begun."""
 
     async def read(self) -> tuple[int, bytes]:
         while True:
-            fd, data = await self._channel.read()
-            if self._noise is None or fd == STDERR:
+            fd, data = await self._next()
+            if data or fd == 0:
                 return fd, data
-            if fd == 0:
-                # Our mark never came: what the login printed is all there is to show.
-                data, self._noise = bytes(self._noise), None
-                return (STDOUT, data) if data else (0, b"")
-            self._noise += data
-            start = began(self._nonce, self._noise)
-            if start >= 0:
-                data, self._noise = bytes(self._noise[start:]), None
-                if data:
-                    return fd, data
-            else:
-                _refuse_noise(self._noise)
+
+    async def begun(self) -> None:
+        """Returns once ``pid`` is known or never will be; may take some of its output."""
+        while self.pid is None and (await self._next())[0]:
+            pass
+
+    async def _next(self) -> tuple[int, bytes]:
+        """Output without what came before our mark; may be none."""
+        fd, data = await self._channel.read()
+        if self._noise is None or fd == STDERR:
+            return fd, data
+        noise = self._noise
+        if fd == 0:
+            # Our mark never came: what the login printed is all there is to show.
+            self._noise = None
+            return (STDOUT, bytes(noise)) if noise else (0, b"")
+        noise += data
+        start = began(self._nonce, noise)
+        if start < 0:
+            _refuse_noise(noise)
+            return fd, b""
+        self.pid, self._noise = process_of(self._nonce, noise), None
+        return fd, bytes(noise[start:])
 
     async def write(self, data: bytes) -> None:
         if data:
@@ -270,25 +315,11 @@ class ChannelTerminal:
         self._channel.close()
 
 
-async def end(channel: Channel, *, grace: float, first: str = "TERM") -> None:
-    """Ends what a channel runs: SIGTERM or the signal named first, SIGKILL after ``grace``
-    seconds, then lets go."""
-    try:
-        if not channel.gone.is_set():
-            channel.signal(first)
-            await _within(grace, channel.gone.wait())
-        if not channel.gone.is_set():
-            channel.signal("KILL")
-            await _within(grace, channel.gone.wait())
-    finally:
-        channel.close()
-
-
-async def leave_stream(channel: Channel, *, grace: float) -> None:
+async def leave_stream(channel: Channel) -> None:
     """Closes a streaming script's stdin, by which it ends itself, and lets go of it."""
     try:
         channel.write_eof()
-        await _within(grace, channel.gone.wait())
+        await _within(GRACE + 1, channel.gone.wait())
     finally:
         channel.close()
 

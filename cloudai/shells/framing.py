@@ -5,7 +5,7 @@ shows in ``ps``, no login shell reads it and no limit on arguments applies (fact
 stands inside one brace group: a shell runs a group only once it has read the closing brace, so
 a script that arrives cut anywhere runs nothing.
 
-Two frames:
+Two frames, and one line for terminals:
 
 ``frame`` for a call with an answer::
 
@@ -18,7 +18,10 @@ The script's stdin is ``/dev/null``. Its stdout is gathered on the worker and se
 once its main line is done, so children that it leaves behind can neither hold the answer up nor
 write into it, and whatever a login shell prints, before, after or between, is told apart.
 Bytes come back exactly, but for NUL, which no shell can hold: use ``frame_stream`` for those.
-Its stderr is no part of the answer.
+Its stderr is no part of the answer. A connection that dies ends nothing: what was begun is
+carried through. To end it, ``stop_line`` is sent on stdin: sshd passes signals on for some users
+and not for others (never for root), and a line always arrives. A script whose reader has gone
+before it begins does not begin.
 
 ``frame_stream`` for output as it comes: everything after the line ``NONCE begin`` is the
 script's own stdout. Its stdin is ``/dev/null``; **file descriptor 3 is the connection's stdin**,
@@ -32,6 +35,7 @@ Both run in dash, ``bash --posix`` and busybox sh.
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 from dataclasses import dataclass
@@ -57,6 +61,9 @@ class Framed:
         return self.text.encode("utf-8", "surrogateescape")
 
 
+END_GROUP = "trap '' TERM; kill -TERM 0; sleep 2; kill -KILL 0"
+
+
 def frame(script: str) -> Framed:
     """Wraps plain commands for one whole answer, see ``unframe``.
 
@@ -70,7 +77,13 @@ cloudai_main() {{
 :
 {script}
 }}
-printf '\\n%s begin\\n' {nonce}
+exec 3<&0 </dev/null
+(
+  read -r cloudai_word && [ "$cloudai_word" = '{nonce} stop' ] || exit 0
+  {END_GROUP}
+) <&3 >/dev/null 2>&1 &
+exec 3<&-
+printf '\\n%s begin\\n' {nonce} || exit 1
 cloudai_reply=$(
   {{
     (cloudai_main) </dev/null
@@ -103,12 +116,9 @@ cloudai_main() {{
 exec 3<&0 </dev/null
 (
   while read -r cloudai_ignored; do :; done
-  trap '' TERM
-  kill -TERM 0
-  sleep 2
-  kill -KILL 0
+  {END_GROUP}
 ) <&3 >/dev/null 2>&1 &
-printf '\\n%s begin\\n' {nonce}
+printf '\\n%s begin\\n' {nonce} || exit 1
 (cloudai_main)
 cloudai_status=$?
 trap '' TERM
@@ -123,7 +133,7 @@ exit "$cloudai_status"
 def command_line(command: str) -> Framed:
     """Shell text as one command for any login shell (csh, fish, ...), its streams left alone.
 
-    Its output begins after the line ``NONCE begin``. Every character that some shell could
+    Its output begins after the line ``NONCE begin PID``. Every character that some shell could
     take for its own, inside single quotes or out, is written in octal.
     """
     nonce = _nonce(command)
@@ -131,8 +141,31 @@ def command_line(command: str) -> Framed:
         chr(byte) if byte in PLAIN else f"\\0{byte:03o}"
         for byte in command.encode("utf-8", "surrogateescape")
     )
-    begin = f'printf "%b" "\\0012{nonce} begin\\0012"'
+    begin = f'printf "%b" "\\0012{nonce} begin $$\\0012"'
     return Framed(f'exec /bin/sh -c \'{begin}; eval "$(printf %b "{encoded}")"\'', nonce)
+
+
+def stop_line(nonce: str) -> bytes:
+    """What ends the script of a ``frame`` and all its children, sent on its stdin."""
+    return f"{nonce} stop\n".encode()
+
+
+def end_process(pid: int) -> str:
+    """A script that ends a process and, where it leads one, its whole group."""
+    return f"""target=-{pid}
+kill -s TERM -- "$target" 2>/dev/null || {{ target={pid}; kill -s TERM "$target"; }}
+for _ in 1 2 3 4; do
+  kill -s 0 -- "$target" 2>/dev/null || exit 0
+  sleep 0.5
+done
+kill -s KILL -- "$target"
+"""
+
+
+def process_of(nonce: str, stdout: bytes | bytearray) -> int | None:
+    """The process id in a begin mark that tells it."""
+    found = re.search(rf"{nonce} begin (\d+)".encode(), stdout)
+    return int(found[1]) if found else None
 
 
 def began(nonce: str, stdout: bytes | bytearray) -> int:

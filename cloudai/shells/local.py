@@ -20,19 +20,17 @@ from typing import Any
 from cloudai.core.errors import EngineFailed, Indeterminate
 from cloudai.shells import Reply, Terminal
 from cloudai.shells.channel import (
+    GRACE,
     STDOUT,
+    Call,
     Channel,
     ChannelTerminal,
-    answer,
-    end,
     follow,
     leave_stream,
 )
-from cloudai.shells.framing import command_line, frame, frame_stream
+from cloudai.shells.framing import command_line
 
 SHELL = ("/bin/sh", "-s")
-GRACE = 2.0
-"""Seconds between the polite and the hard end of a process group."""
 START_WITHIN = 30.0
 CHUNK = 64 * 1024
 
@@ -53,18 +51,18 @@ class LocalShell:
         self._ending: set[asyncio.Task[None]] = set()
 
     async def run(self, script: str, *, timeout: float) -> Reply:
-        framed = frame(script)
         channel = await _start(SHELL)
+        call = Call(channel, script)
         try:
             async with asyncio.timeout(timeout):
-                reply = await answer(channel, framed)
+                reply = await call.answer()
         except TimeoutError:
-            self._end(channel)
+            self._later(call.stop())
             raise Indeterminate(f"No whole answer within {timeout:g} s", seconds=timeout) from None
         except BaseException:
-            self._end(channel)
+            self._later(call.stop())
             raise
-        channel.close()
+        self._later(channel.gone.wait())
         return reply
 
     def stream(
@@ -76,14 +74,13 @@ class LocalShell:
     async def _stream(
         self, script: str, idle_timeout: float | None
     ) -> AsyncGenerator[AsyncIterator[bytes], None]:
-        framed = frame_stream(script)
         channel = await _start(SHELL)
         try:
-            chunks = follow(channel, framed, start_within=START_WITHIN, idle_timeout=idle_timeout)
+            chunks = follow(channel, script, start_within=START_WITHIN, idle_timeout=idle_timeout)
             async with aclosing(chunks):
                 yield chunks
         finally:
-            self._later(leave_stream(channel, grace=GRACE + 1))
+            self._later(leave_stream(channel))
 
     def terminal(
         self, command: str, *, tty: bool, columns: int = 80, rows: int = 24
@@ -103,7 +100,7 @@ class LocalShell:
         try:
             yield ChannelTerminal(channel, framed.nonce)
         finally:
-            self._later(end(channel, grace=GRACE, first="HUP" if tty else "TERM"))
+            self._later(_end(channel, first="HUP" if tty else "TERM"))
 
     def socket(self, remote_path: str) -> AbstractAsyncContextManager[str]:
         return self._socket(remote_path)
@@ -125,13 +122,22 @@ class LocalShell:
         """Waits until everything that was left is gone."""
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    def _end(self, channel: Channel) -> None:
-        self._later(end(channel, grace=GRACE))
-
     def _later(self, ending: Any) -> None:
         task = asyncio.ensure_future(ending)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+
+async def _end(channel: Channel, *, first: str) -> None:
+    """Ends what a channel runs: the signal named first, SIGKILL a while later."""
+    try:
+        for name in (first, "KILL"):
+            if not channel.gone.is_set():
+                channel.signal(name)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(channel.gone.wait(), GRACE)
+    finally:
+        channel.close()
 
 
 def _why(path: str, error: Exception) -> str:

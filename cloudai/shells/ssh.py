@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,8 +26,8 @@ from cloudai.core.errors import (
 from cloudai.core.model import WorkerSpec
 from cloudai.disk import make_private_folder
 from cloudai.shells import Reply, Terminal
-from cloudai.shells.channel import ChannelTerminal, answer, end, follow, leave_stream
-from cloudai.shells.framing import COMMAND, command_line, frame, frame_stream, why_no_socket
+from cloudai.shells.channel import GRACE, Call, ChannelTerminal, follow, leave_stream
+from cloudai.shells.framing import COMMAND, command_line, end_process, why_no_socket
 from cloudai.shells.hostkeys import HostKey, KnownHosts, Shown, Verdict, same_fingerprint
 from cloudai.shells.ssh_config import Destination, SshConfig
 from cloudai.shells.ssh_connect import Connection, Dialler, Timeouts
@@ -36,8 +36,8 @@ from cloudai.shells.ssh_lanes import Lanes, SshChannel
 
 T = TypeVar("T")
 
-GRACE = 2.0
-"""Seconds between the polite and the hard end of a remote process group."""
+LEAVE_WITHIN = 0.3
+"""Seconds in which a program ends whose stdin closed, as most do."""
 SOCKET_PATH_AT_MOST = 100
 """Bytes: the address of a UNIX socket has 104 on a Mac, 108 on Linux."""
 
@@ -153,24 +153,22 @@ class SshShell:
         return "unreachable" if self.reason else "idle"
 
     async def run(self, script: str, *, timeout: float) -> Reply:
-        framed = frame(script)
         began = time.monotonic()
         channel = await self._open(COMMAND, within=timeout)
+        call = Call(channel, script)
         try:
             async with asyncio.timeout(max(0.0, timeout - (time.monotonic() - began))):
-                reply = await answer(channel, framed)
+                return await call.answer()
         except TimeoutError:
-            self._later(end(channel, grace=GRACE))
+            self._later(call.stop())
             raise Indeterminate(
                 f"No whole answer from the worker within {timeout:g} s",
                 worker=self.spec.id,
                 seconds=timeout,
             ) from None
         except BaseException:
-            self._later(end(channel, grace=GRACE))
+            self._later(call.stop())
             raise
-        channel.close()
-        return reply
 
     def stream(
         self, script: str, *, idle_timeout: float | None = None
@@ -181,15 +179,14 @@ class SshShell:
     async def _stream(
         self, script: str, idle_timeout: float | None
     ) -> AsyncGenerator[AsyncIterator[bytes], None]:
-        framed = frame_stream(script)
         within = self._network.timeouts.command
         channel = await self._open(COMMAND, lasting=True)
         try:
-            chunks = follow(channel, framed, start_within=within, idle_timeout=idle_timeout)
+            chunks = follow(channel, script, start_within=within, idle_timeout=idle_timeout)
             async with aclosing(chunks):
                 yield chunks
         finally:
-            self._later(leave_stream(channel, grace=GRACE + 1))
+            self._later(leave_stream(channel))
 
     def terminal(
         self, command: str, *, tty: bool, columns: int = 80, rows: int = 24
@@ -203,10 +200,11 @@ class SshShell:
         framed = command_line(command)
         size = (columns, rows) if tty else None
         channel = await self._open(framed.text, lasting=True, terminal=size)
+        terminal = ChannelTerminal(channel, framed.nonce)
         try:
-            yield ChannelTerminal(channel, framed.nonce)
+            yield terminal
         finally:
-            self._later(end(channel, grace=GRACE, first="HUP" if tty else "TERM"))
+            self._later(self._end_terminal(channel, terminal))
 
     def socket(self, remote_path: str) -> AbstractAsyncContextManager[str]:
         return self._socket(remote_path)
@@ -244,6 +242,23 @@ class SshShell:
         await self._network.retry(self.spec)
 
     # ------------------------------------------------------------ the steps
+
+    async def _end_terminal(self, channel: SshChannel, terminal: ChannelTerminal) -> None:
+        """Letting go hangs up a terminal; what has none, and goes on without stdin, is ended
+        by its process id: sshd passes signals on for some users only."""
+        try:
+            channel.write_eof()
+            channel.signal("TERM")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(channel.gone.wait(), LEAVE_WITHIN)
+            if not channel.ended.is_set():
+                with suppress(TimeoutError, WorkerUnreachable):
+                    await asyncio.wait_for(terminal.begun(), LEAVE_WITHIN)
+        finally:
+            channel.close()
+        if channel.status is None and terminal.pid is not None and self._lanes.alive:
+            with suppress(CloudaiError):
+                await self.run(end_process(terminal.pid), timeout=self._network.timeouts.command)
 
     async def _dial(self) -> Connection:
         try:
