@@ -111,10 +111,10 @@ def tour(fleet: Fleet) -> Iterator[Step]:
         "GPUs, picked on the worker by UUID; not the one that somebody outside cloudai uses."
         "\n      (Stand-ins here: the worker believes in them.)",
         (
-            "workers",
             "task alpine --name train -gpu_cores 2 --wait -c 'echo I see $NVIDIA_VISIBLE_DEVICES'",
             "logs train",
             f"stats {fleet.gpu_worker.name}",
+            "workers",
         ),
     )
     yield Step("All of it, newest first.", ("tasks",))

@@ -54,7 +54,7 @@ class Fleet:
         self._bridge = bridge
         self._first_port = base_port
         self._base = 0
-        self._token = f"{zlib.crc32(str(self.root).encode()):08x}"
+        self._token = _token(self.root)
         self._load()
 
     # -------------------------------------------------------------- state on disk
@@ -201,6 +201,15 @@ class Fleet:
         for worker in self.workers:
             lines.append(f"  {worker.name}: {{host: {worker.host}, port: {worker.port}}}")
         return "\n".join(lines) + "\n"
+
+
+def _token(root: Path) -> str:
+    """What this fleet's processes, mounts and rules are marked with. The folder's number is in
+    it: the same path in two containers of one machine means two fleets.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    folder = root.parent.stat()
+    return f"{zlib.crc32(f'{folder.st_dev}:{folder.st_ino}:{root}'.encode()):08x}"
 
 
 # ------------------------------------------------------------------ where it lives
