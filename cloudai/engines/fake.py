@@ -308,11 +308,9 @@ class FakeEngine:
             if at < len(container.log):
                 yield container.log[at]
                 at += 1
-            elif (
-                follow
-                and container.sight.phase in ALIVE
-                and self.worker.containers.get(name) is container
-            ):
+            elif follow and self.worker.containers.get(name) is not container:
+                raise EngineFailed(f"No such container: {container.sight.id}")
+            elif follow and container.sight.phase in ALIVE:
                 await container.changed.wait()
             else:
                 return

@@ -268,14 +268,15 @@ async def test_logs_are_followed_to_the_end_and_cut_by_since_and_tail() -> None:
         assert await gathered(records) == b"two\nthree"
 
 
-async def test_a_container_that_vanishes_ends_its_log_and_is_gone() -> None:
+async def test_a_container_that_vanishes_breaks_its_log_and_is_gone() -> None:
     engine = FakeEngine()
     container = (await started(engine, order())).container
     async with engine.logs(container.id, follow=True) as records:
         following = asyncio.create_task(gathered(records))
         await asyncio.sleep(0)
         engine.worker.vanish("task-1.1")
-        assert await following == b""
+        with pytest.raises(EngineFailed, match="No such container"):
+            await following
     with pytest.raises(EngineFailed, match="No such container"):
         async with engine.logs(container.id):
             pass

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cloudai.core.errors import EngineFailed, Indeterminate
 from cloudai.engines import LogRecord
-from cloudai.engines.docker.log_records import Decoder, Frames, Lines
+from cloudai.engines.docker.log_records import Decoder, Frames, Lines, LogPlace
 
 SECOND = 1_000_000_000
 
@@ -117,3 +117,37 @@ def test_stamps_of_other_zones_and_precisions_are_understood() -> None:
     content = b"1970-01-01T01:00:01.5+01:00 x\n"
     data = struct.pack(">BxxxL", 2, len(content)) + content
     assert decoded(Frames(), data, []) == [LogRecord(1_500_000_000, b"x\n", 2)]
+
+
+def sent_from(log: list[LogRecord], since: int) -> list[LogRecord]:
+    """As engines do: from the first record at or after a moment, unfiltered after that."""
+    first = next((i for i, record in enumerate(log) if record.at >= since), len(log))
+    return log[first:]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.sampled_from([b"a\n", b"b\n"])), max_size=20),
+    st.lists(st.integers(0, 20), max_size=4),
+    st.integers(0, 7),
+)
+def test_a_reader_goes_on_where_it_stood_whatever_the_stamps(
+    entries: list[tuple[int, bytes]], cuts: list[int], since: int
+) -> None:
+    log = [LogRecord(at=at, data=data) for at, data in entries]
+    place, read = LogPlace(since), []
+    for written in [*sorted(cuts), len(log)]:
+        rejoin = place.rejoin()
+        for record in sent_from(log[:written], place.since):
+            if rejoin.is_new(record):
+                place.passed(record)
+                read.append(record)
+        assert rejoin.found
+    assert read == sent_from(log, since)
+
+
+def test_a_reader_knows_when_its_place_is_gone() -> None:
+    place = LogPlace()
+    place.passed(LogRecord(5, b"rotated away\n"))
+    rejoin = place.rejoin()
+    assert not rejoin.is_new(LogRecord(9, b"later\n"))
+    assert not rejoin.found

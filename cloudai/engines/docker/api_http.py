@@ -16,7 +16,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from yarl import URL
@@ -98,6 +98,7 @@ class EngineHttp:
                 with self._translated():
                     async with asyncio.timeout(CALL):
                         raise _refusal(response.status, await _body(response))
+            _check_measured(response)
             async with aclosing(self._chunks(response)) as chunks:
                 yield chunks
         finally:
@@ -136,7 +137,11 @@ class EngineHttp:
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         while True:
             with self._translated():
-                chunk = await response.content.readany()
+                try:
+                    chunk = await response.content.readany()
+                except RuntimeError as error:
+                    # aiohttp's word for a body whose session was closed meanwhile.
+                    raise aiohttp.ClientConnectionError("it was closed") from error
             if not chunk:
                 return
             yield chunk
@@ -158,6 +163,18 @@ class EngineHttp:
             ) from error
 
 
+def path_of(container: str, what: str) -> str:
+    """Where the API has something about a container, named by its name or id."""
+    return f"/containers/{quote(container, safe='')}/{what}"
+
+
+def whole_object(answer: Answer) -> dict[str, Any]:
+    """An answer that must be one description. Raises ``EngineFailed`` for anything else."""
+    if not isinstance(answer.document, dict):
+        raise EngineFailed("the worker's engine answered something that is no description")
+    return answer.document
+
+
 def _session(path: str) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.UnixConnector(path=path, limit=0, keepalive_timeout=IDLE),
@@ -175,7 +192,15 @@ def _url(path: str, query: Mapping[str, str]) -> URL:
     return URL(f"{text}?{urlencode(query)}" if query else text, encoded=True)
 
 
+def _check_measured(response: aiohttp.ClientResponse) -> None:
+    """Refuses a body that ends where the connection does: whole and cut would look alike."""
+    chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"
+    if not chunked and "Content-Length" not in response.headers:
+        raise EngineFailed("the worker's engine answers without saying where its answer ends")
+
+
 async def _body(response: aiohttp.ClientResponse) -> bytes:
+    _check_measured(response)
     gathered = bytearray()
     while chunk := await response.content.readany():
         gathered += chunk

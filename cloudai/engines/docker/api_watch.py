@@ -10,10 +10,10 @@ from contextlib import (
     AsyncExitStack,
     aclosing,
     asynccontextmanager,
+    suppress,
 )
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
-from urllib.parse import quote
 
 from cloudai import scripts
 from cloudai.core.errors import EngineFailed, Indeterminate
@@ -22,9 +22,10 @@ from cloudai.engines import Happening, LogRecord, Usage
 from cloudai.shells import Shell, Terminal
 
 from . import labels
-from .api_http import Answer, EngineHttp
+from .api_http import Answer, EngineHttp, path_of, whole_object
+from .api_logs import ContainerLog
 from .containers import NoSuchContainer, killed_for_unknown_reason, moment, name_of, sight_of
-from .log_records import Decoder, Frames, Lines
+from .log_records import LogPlace
 
 Way = Literal["api", "cli"]
 T = TypeVar("T")
@@ -70,10 +71,10 @@ class ApiWatch:
 
     async def look(self, name: str) -> ContainerSight | None:
         try:
-            answer = await self._http.call(_of(name, "json"))
+            answer = await self._http.call(path_of(name, "json"))
         except NoSuchContainer:
             return None
-        found = name_of(_object(answer))
+        found = name_of(whole_object(answer))
         if found != name:
             # The engine also takes the beginning of an id for a name.
             return None
@@ -102,22 +103,10 @@ class ApiWatch:
     async def logs(
         self, container_id: str, *, since: int = 0, follow: bool = False, tail: int | None = None
     ) -> AsyncIterator[AsyncIterator[LogRecord]]:
-        document = _object(await self._http.call(_of(container_id, "json")))
-        config = document.get("Config")
-        terminal = isinstance(config, Mapping) and config.get("Tty") is True
-        query = {"stdout": "1", "stderr": "1", "timestamps": "1"}
-        if follow:
-            query["follow"] = "1"
-        if tail is not None:
-            query["tail"] = str(tail)
-        if since > 0:
-            seconds, nanos = divmod(since, 1_000_000_000)
-            query["since"] = f"{seconds}.{nanos:09d}"
-        decoder = Lines() if terminal else Frames()
-        async with (
-            self._http.stream(_of(container_id, "logs"), query) as chunks,
-            aclosing(_records(chunks, decoder, since)) as records,
-        ):
+        log = await ContainerLog.opened(self._http, container_id)
+        place = LogPlace(since)
+        records = log.follow(place, tail) if follow else log.read(place, tail=tail)
+        async with aclosing(records):
             yield records
 
     async def usage(self, container_ids: Sequence[str]) -> Mapping[str, Usage]:
@@ -153,28 +142,29 @@ class ApiWatch:
 
     async def _inspect(self, container_id: str) -> ContainerSight | None:
         try:
-            return await self._sight(await self._http.call(_of(container_id, "json")))
+            return await self._sight(await self._http.call(path_of(container_id, "json")))
         except NoSuchContainer:
             return None
 
     async def _sight(self, answer: Answer) -> ContainerSight | None:
-        sight = sight_of(_object(answer))
+        sight = sight_of(whole_object(answer))
         if sight and killed_for_unknown_reason(sight) and _just_ended(sight, answer.at):
             await asyncio.sleep(SECOND_LOOK)
-            again = await self._http.call(_of(sight.id, "json"))
-            return sight_of(_object(again)) or sight
+            with suppress(NoSuchContainer):
+                answer = await self._http.call(path_of(sight.id, "json"))
+            return sight_of(whole_object(answer)) or sight
         return sight
 
     async def _readings(self, container_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """One reading of each container that runs."""
 
         async def read(container_id: str) -> tuple[str, dict[str, Any]] | None:
-            path = _of(container_id, "stats")
+            path = path_of(container_id, "stats")
             try:
                 answer = await self._http.call(path, {"stream": "false", "one-shot": "true"})
             except NoSuchContainer:
                 return None
-            reading = _object(answer)
+            reading = whole_object(answer)
             return (container_id, reading) if moment(reading.get("read")) else None
 
         readings = await _together(read(container_id) for container_id in container_ids)
@@ -190,21 +180,6 @@ async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _records(
-    chunks: AsyncIterator[bytes], decoder: Decoder, since: int
-) -> AsyncGenerator[LogRecord, None]:
-    # Only the beginning is cut: a clock that was set back must not hide what came after.
-    begun = since <= 0
-    async for chunk in chunks:
-        for record in decoder.feed(chunk):
-            begun = begun or record.at >= since
-            if begun:
-                yield record
-    for record in decoder.finish():
-        if begun or record.at >= since:
-            yield record
 
 
 async def _happenings(chunks: AsyncIterator[bytes]) -> AsyncGenerator[Happening, None]:
@@ -269,10 +244,6 @@ def _number(reading: object, *path: str) -> int | None:
     return reading if isinstance(reading, int) and not isinstance(reading, bool) else None
 
 
-def _of(container: str, what: str) -> str:
-    return f"/containers/{quote(container, safe='')}/{what}"
-
-
 def _ours(**more: list[str]) -> str:
     return json.dumps({"label": [labels.ASSIGNMENT], **more})
 
@@ -288,9 +259,3 @@ def _entries(answer: Answer) -> list[dict[str, Any]]:
     ):
         raise EngineFailed("the worker's engine answered something that is no list of containers")
     return listed
-
-
-def _object(answer: Answer) -> dict[str, Any]:
-    if not isinstance(answer.document, dict):
-        raise EngineFailed("the worker's engine answered something that is no description")
-    return answer.document

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -28,6 +30,8 @@ STDOUT, STDERR, ENGINE = 1, 2, 3
 """Streams of a frame; on the third, newer engines say what went wrong with the log itself."""
 LARGEST_RECORD = 64 * 1024**2
 """Bytes. Docker's own are below 64 KiB; more than this is no log."""
+REMEMBERED = 10_000
+"""Records by which a place in a log is found again."""
 STAMP = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ",
 )
@@ -107,6 +111,59 @@ class Lines:
         limit = newline if newline >= 0 else len(self._pending)
         again = self._pending.find(stamp[0], stamp.end(), limit)
         return again if again >= 0 else newline + 1
+
+
+class LogPlace:
+    """Where a reader of one log stands, so that it can go on in another stream of the same.
+
+    The engine sends the log from its first record at or after a moment on, and does not filter
+    after that (facts, 19): stamps may repeat, and go back with the worker's clock. So the place
+    is kept as the highest stamp so far and the records since it first came.
+    """
+
+    def __init__(self, since: int = 0) -> None:
+        self.since = since
+        """What to ask the engine for, in nanoseconds."""
+        self._recent: deque[tuple[int, int, int]] = deque(maxlen=REMEMBERED)
+
+    def passed(self, record: LogRecord) -> None:
+        """The reader has this one, the next of the log."""
+        if record.at > self.since:
+            self._recent.clear()
+            self.since = record.at
+        self._recent.append(_mark(record))
+
+    def rejoin(self) -> Rejoin:
+        """Tells what is new in a stream that was asked for from ``since`` on."""
+        return Rejoin(self.since, list(self._recent))
+
+
+class Rejoin:
+    """Finds the place where a reader stood in a stream that began before it."""
+
+    def __init__(self, since: int, recent: list[tuple[int, int, int]]) -> None:
+        self._since = since
+        self._recent = recent
+        self._window: deque[tuple[int, int, int]] = deque(maxlen=len(recent))
+        self.found = not recent
+        """Whether the place has come by; a stream that ends before it lost a part."""
+        self._begun = False
+
+    def is_new(self, record: LogRecord) -> bool:
+        """Whether the reader has not had it; to be asked once about each, in order."""
+        if not self._recent:
+            # Nothing was read yet. Only the beginning is cut, as the engine does.
+            self._begun = self._begun or record.at >= self._since
+            return self._begun
+        if self.found:
+            return True
+        self._window.append(_mark(record))
+        self.found = self._window[-1] == self._recent[-1] and list(self._window) == self._recent
+        return False
+
+
+def _mark(record: LogRecord) -> tuple[int, int, int]:
+    return record.at, len(record.data), zlib.crc32(record.data)
 
 
 def nanoseconds(stamp: re.Match[bytes]) -> int:
