@@ -94,14 +94,19 @@ _OPTIONS = (
 )
 
 
-def task_options(command: F) -> F:
-    """All flags that say what to run, and how to go on once it is accepted."""
-    command = click.argument(
-        "words", nargs=-1, metavar="[WORKER] IMAGE", shell_complete=complete_workers
-    )(command)
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def task_options(words: str) -> Callable[[F], F]:
+    """All flags that say what to run, and how to go on once it is accepted; ``words``: what
+    stands before ``--``, for the help."""
+
+    def decorate(command: F) -> F:
+        command = click.argument("words", nargs=-1, metavar=words, shell_complete=complete_workers)(
+            command
+        )
+        for option in reversed(_OPTIONS):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def task_body(

@@ -133,8 +133,6 @@ def run(args: list[str]) -> int:
 
 
 def _guarded(args: list[str], session: Session) -> int:
-    from cloudai.core.errors import CloudaiError
-
     try:
         with cli.make_context("cloudai", list(args), obj=session) as ctx:
             return cli.invoke(ctx) or 0
@@ -142,14 +140,12 @@ def _guarded(args: list[str], session: Session) -> int:
         return leaving.exit_code
     except click.ClickException as error:
         return _usage(error, session)
-    except CloudaiError as error:
-        return print_error(error, as_json=session.json)
     except (KeyboardInterrupt, click.Abort) as stopped:
         return _interrupted(stopped)
     except BrokenPipeError:
         raise
     except Exception as error:
-        return _fault(args, error, session)
+        return _error(args, error, session)
 
 
 def _usage(error: click.ClickException, session: Session) -> int:
@@ -170,10 +166,13 @@ def _interrupted(stopped: BaseException) -> int:
     return INTERRUPTED
 
 
-def _fault(args: list[str], error: Exception, session: Session) -> int:
-    """A fault of ours, or a disk that failed: one line; the place of it only where asked."""
+def _error(args: list[str], error: Exception, session: Session) -> int:
+    """An error of the tree, a disk that failed, or a fault of ours: lines for people; the
+    place of a fault only where asked."""
     from cloudai.core.errors import CloudaiError
 
+    if isinstance(error, CloudaiError):
+        return print_error(error, as_json=session.json)
     if os.environ.get("CLOUDAI_DEBUG") or args[:2] == ["controller", "run"]:
         import traceback
 

@@ -49,7 +49,7 @@ def exec_command(ctx: click.Context, task: str, interactive: bool, tty: bool) ->
         raise click.UsageError("-t needs a terminal on this side too.", ctx=ctx)
     with _link(session, task, argv, tty=tty) as link:
         if not interactive:
-            link.send(json.dumps({"eof": True}))
+            _send_end(link)
             return _until_end(link, tty=tty)
         if tty:
             return _with_terminal(link)
@@ -151,6 +151,14 @@ class _Output:
                 self._stream.flush()
 
 
+def _send_end(link: ClientConnection) -> None:
+    """Nothing more comes from us. What the other side said before it left is still read."""
+    from websockets.exceptions import ConnectionClosed
+
+    with contextlib.suppress(ConnectionClosed):
+        link.send(json.dumps({"eof": True}))
+
+
 def _with_terminal(link: ClientConnection) -> int:
     """Our terminal becomes the command's: every key goes there, and so does its size."""
     from .keys import Keys
@@ -187,6 +195,6 @@ def _send_in_background(link: ClientConnection, fd: int) -> None:
         with contextlib.suppress(ConnectionClosed, OSError):
             while data := os.read(fd, 65536):
                 link.send(data)
-            link.send(json.dumps({"eof": True}))
+            _send_end(link)
 
     threading.Thread(target=send, daemon=True).start()

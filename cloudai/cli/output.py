@@ -6,11 +6,9 @@ space inside a cell but in the last column. All foreign text passes ``terminal.c
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from .terminal import clean, clean_block
@@ -34,8 +32,7 @@ class Styled(NamedTuple):
 Cell = str | Styled
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table. ``flexible``: may be folded onto several lines on a terminal."""
 
     title: str
@@ -55,6 +52,8 @@ def tell(text: object) -> None:
 
 def print_json(data: Any, *, line: bool = False) -> None:
     """A JSON document, in ASCII so that no terminal or encoding can harm it."""
+    import json
+
     print(json.dumps(data, indent=None if line else 2))
 
 

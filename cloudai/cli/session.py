@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloudai.client import Client
 
 
-@dataclass
 class Session:
     """One run of ``cloudai``. The flags are set by the options every command takes."""
 
-    json: bool = False
-    quiet: bool = False
-    inventory: str | None = None
-    _clients: list[Client] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.json = False
+        self.quiet = False
+        self.inventory: str | None = None
+        self._clients: list[Client] = []
 
     @property
     def client(self) -> Client:

@@ -17,7 +17,7 @@ Task = dict[str, Any]
 
 
 @click.command(cls=DashedCommand)
-@task_options
+@task_options("[WORKER] IMAGE")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and queue nothing.")
 @common
 @click.pass_context
@@ -48,7 +48,7 @@ def task_command(ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, *
 
 
 @click.command(cls=DashedCommand)
-@task_options
+@task_options("WORKER IMAGE")
 @common
 @click.pass_context
 def dispatch_command(ctx: click.Context, /, words: tuple[str, ...], **asked: Any) -> int:
