@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from cloudai.core.errors import EngineFailed, Indeterminate, WorkerUnreachable
+from cloudai.core.errors import ContainerGone, EngineFailed, Indeterminate, WorkerUnreachable
 from cloudai.core.model import ContainerSight, Phase, WorkerSight
 from cloudai.shells import Terminal
 
@@ -309,7 +309,7 @@ class FakeEngine:
                 yield container.log[at]
                 at += 1
             elif follow and self.worker.containers.get(name) is not container:
-                raise EngineFailed(f"No such container: {container.sight.id}")
+                raise ContainerGone(f"No such container: {container.sight.id}")
             elif follow and container.sight.phase in ALIVE:
                 await container.changed.wait()
             else:

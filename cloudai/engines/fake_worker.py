@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from cloudai.core.errors import EngineFailed
+from cloudai.core.errors import ContainerGone
 from cloudai.core.model import (
     GIB,
     ContainerSight,
@@ -298,11 +298,11 @@ class FakeWorker:
         self._subscribers.remove(queue)
 
     def named(self, container_id: str) -> FakeContainer:
-        """By the engine's id. Raises ``EngineFailed`` where there is none."""
+        """By the engine's id. Raises ``ContainerGone`` where there is none."""
         for container in self.containers.values():
             if container.sight.id == container_id:
                 return container
-        raise EngineFailed(f"No such container: {container_id}")
+        raise ContainerGone(f"No such container: {container_id}")
 
     def _choose_gpus(self, asked: int) -> NotAdmitted | tuple[str, ...]:
         """Whole GPUs are alone on theirs; a share goes where the least room still fits it."""

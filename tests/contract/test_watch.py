@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudai.core.errors import EngineFailed, WorkerUnreachable
+from cloudai.core.errors import ContainerGone, EngineFailed, WorkerUnreachable
 from cloudai.core.model import MIB, ContainerSight, Phase
 from cloudai.engines import LogRecord
 from cloudai.engines.docker import labels
@@ -322,6 +322,29 @@ async def test_a_log_is_followed_until_the_container_ends(watch: Watch, worker: 
             assert [record.data async for record in records] == [b"two\n", b"three"]
 
 
+async def test_following_may_begin_near_the_end(watch: Watch, worker: Worker) -> None:
+    name = fresh_name()
+    script = "echo one; echo two; while ! [ -e /go ]; do sleep 0.05; done; echo three"
+    container_id = started(worker, name, "sh", "-c", script)
+
+    async def both_written() -> bool:
+        return len(await whole_log(watch, container_id)) == 2
+
+    await until(both_written)
+    async with (
+        watch.logs(container_id, follow=True, tail=1) as last,
+        watch.logs(container_id, follow=True, tail=0) as none,
+    ):
+        assert (await anext(last)).data == b"two\n"
+        first_new = asyncio.create_task(anext(none))
+        await whole_log(watch, container_id)
+        worker.docker("exec", name, "touch", "/go")
+        async with asyncio.timeout(SOON):
+            assert (await first_new).data == b"three\n"
+            assert [record.data async for record in none] == []
+            assert [record.data async for record in last] == [b"three\n"]
+
+
 async def test_the_log_of_a_silent_container_opens_at_once(watch: Watch, worker: Worker) -> None:
     name = fresh_name()
     container_id = started(worker, name, "sleep", "1000")
@@ -359,7 +382,7 @@ async def test_a_container_on_a_terminal_has_a_log_too(watch: Watch, worker: Wor
 
 
 async def test_the_log_of_no_container_is_refused(watch: Watch) -> None:
-    with pytest.raises(EngineFailed, match="No such container"):
+    with pytest.raises(ContainerGone, match="No such container"):
         await whole_log(watch, "0" * 64)
 
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from cloudai.core.errors import EngineFailed, Indeterminate, WorkerUnreachable
+from cloudai.core.errors import ContainerGone, EngineFailed, Indeterminate, WorkerUnreachable
 from cloudai.engines.docker import api_http
 from cloudai.engines.docker.api_http import Door, EngineHttp
 from cloudai.engines.docker.api_watch import ApiWatch
-from cloudai.engines.docker.containers import NoSuchContainer
 from cloudai.engines.docker.watch import open_watch
 from cloudai.shells.local import LocalShell
 from tests.unit.test_containers import document
@@ -118,7 +117,7 @@ async def test_the_engines_own_words_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "error"),
-    [("No such container: x", NoSuchContainer), ("page not found", EngineFailed)],
+    [("No such container: x", ContainerGone), ("page not found", EngineFailed)],
 )
 async def test_only_a_404_about_a_container_says_that_it_is_not_there(
     tmp_path: Path, words: str, error: type[EngineFailed]

@@ -250,7 +250,10 @@ class DockerEngine:
         async with self._opening:
             if self._watch is None:
                 self._watch = await open_watch(
-                    self._shell, learned.endpoint, prefer=self._watch_via
+                    self._shell,
+                    learned.endpoint,
+                    host=self._spec.engine_socket or "",
+                    prefer=self._watch_via,
                 )
             watch = self._watch
         try:

@@ -21,9 +21,13 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
-from cloudai.core.errors import CloudaiError, EngineFailed, Indeterminate, WorkerUnreachable
-
-from .containers import NoSuchContainer
+from cloudai.core.errors import (
+    CloudaiError,
+    ContainerGone,
+    EngineFailed,
+    Indeterminate,
+    WorkerUnreachable,
+)
 
 CALL = 30.0
 """Seconds for a call, from the moment its turn came to the last byte of its answer."""
@@ -226,7 +230,7 @@ def _refusal(status: int, body: bytes) -> EngineFailed:
     except (ValueError, RecursionError, KeyError, TypeError):
         words = words[:300]
     if status == HTTPStatus.NOT_FOUND and words.startswith("No such container"):
-        return NoSuchContainer(words, status=status)
+        return ContainerGone(words, status=status)
     return EngineFailed(f"Docker on the worker says: {words or f'status {status}'}", status=status)
 
 

@@ -28,7 +28,7 @@ class ContainerLog:
 
     @classmethod
     async def opened(cls, http: EngineHttp, container_id: str) -> ContainerLog:
-        """Raises ``NoSuchContainer`` where there is none."""
+        """Raises ``ContainerGone`` where there is none."""
         document = whole_object(await http.call(path_of(container_id, "json")))
         config = document.get("Config")
         terminal = isinstance(config, Mapping) and config.get("Tty") is True

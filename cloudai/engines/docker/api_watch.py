@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 from cloudai import scripts
-from cloudai.core.errors import EngineFailed, Indeterminate
+from cloudai.core.errors import ContainerGone, EngineFailed, Indeterminate
 from cloudai.core.model import ContainerSight
 from cloudai.engines import Happening, LogRecord, Usage
 from cloudai.shells import Shell, Terminal
@@ -24,7 +24,7 @@ from cloudai.shells import Shell, Terminal
 from . import labels
 from .api_http import Answer, EngineHttp, path_of, whole_object
 from .api_logs import ContainerLog
-from .containers import NoSuchContainer, killed_for_unknown_reason, moment, name_of, sight_of
+from .containers import killed_for_unknown_reason, moment, name_of, sight_of
 from .log_records import LogPlace
 
 Way = Literal["api", "cli"]
@@ -72,7 +72,7 @@ class ApiWatch:
     async def look(self, name: str) -> ContainerSight | None:
         try:
             answer = await self._http.call(path_of(name, "json"))
-        except NoSuchContainer:
+        except ContainerGone:
             return None
         found = name_of(whole_object(answer))
         if found != name:
@@ -143,14 +143,14 @@ class ApiWatch:
     async def _inspect(self, container_id: str) -> ContainerSight | None:
         try:
             return await self._sight(await self._http.call(path_of(container_id, "json")))
-        except NoSuchContainer:
+        except ContainerGone:
             return None
 
     async def _sight(self, answer: Answer) -> ContainerSight | None:
         sight = sight_of(whole_object(answer))
         if sight and killed_for_unknown_reason(sight) and _just_ended(sight, answer.at):
             await asyncio.sleep(SECOND_LOOK)
-            with suppress(NoSuchContainer):
+            with suppress(ContainerGone):
                 answer = await self._http.call(path_of(sight.id, "json"))
             return sight_of(whole_object(answer)) or sight
         return sight
@@ -162,7 +162,7 @@ class ApiWatch:
             path = path_of(container_id, "stats")
             try:
                 answer = await self._http.call(path, {"stream": "false", "one-shot": "true"})
-            except NoSuchContainer:
+            except ContainerGone:
                 return None
             reading = whole_object(answer)
             return (container_id, reading) if moment(reading.get("read")) else None

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from cloudai.core.errors import EngineFailed
 from cloudai.core.model import ContainerSight, Phase, Resources
 
 from . import labels
@@ -21,10 +20,6 @@ SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECAS
 UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 LARGEST = 2**63 - 1
 KILLED = 137
-
-
-class NoSuchContainer(EngineFailed):
-    """The engine answered, whole, that it has no container of that name or id."""
 
 
 def sight_of(document: Mapping[str, object]) -> ContainerSight | None:
