@@ -35,6 +35,11 @@ def shown(value: object) -> str:
             return f"a {type(value).__name__}"
 
 
+def visible(text: str) -> str:
+    """The text on one line, its unprintable characters escaped as ``shown`` does, unquoted."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def nearest(word: str, options: Iterable[str]) -> str | None:
     """The option a person most likely meant, or nothing that comes near."""
     # difflib's cost grows with the square of the length; no name of ours is that long.

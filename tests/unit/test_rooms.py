@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "core": set(),
     "scripts": set(),
     "disk": {"core"},
-    "inventory": {"core"},
+    "inventory": {"core", "disk"},
     "shells": {"core", "disk"},
     "engines": {"core", "scripts", "shells"},
     "store": {"core", "disk"},

@@ -1,0 +1,116 @@
+"""The inventory file while it lives: re-read when it changes, the last good one kept."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudai.core.model import WorkerSpec
+
+from .problems import NOWHERE, InventoryError, Place, Problem
+from .reading import parse
+from .tree import LARGEST
+
+_FRESH = 2_000_000_000
+"""Nanoseconds: a file written so lately may change again without its times showing it."""
+
+_Stamp = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The inventory as it stands."""
+
+    workers: dict[str, WorkerSpec]
+    error: str | None
+    """Why the file as it is now cannot be taken; then ``workers`` are of the last good one."""
+    path: Path | None
+    changed: bool
+    """The workers differ from those of the reading before (always true at the first)."""
+
+
+class InventoryFile:
+    """One inventory on disk. ``None``, or a file that is not there yet: no workers."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._workers: dict[str, WorkerSpec] | None = None
+        self._error: str | None = None
+        self._stamp: _Stamp | None = None
+        self._content: bytes | None = None
+
+    def read(self) -> Snapshot:
+        """The inventory now. Cheap while the file stays as it is; never raises."""
+        before = self._workers
+        try:
+            self._look()
+        except InventoryError as wrong:
+            self._error = wrong.message
+        if self._workers is None:
+            self._workers = {}
+        return Snapshot(self._workers, self._error, self.path, self._workers != before)
+
+    def _look(self) -> None:
+        if self.path is None:
+            return
+        known, stamp = self._content, self._stamp
+        # Until it is read whole, nothing is known of what stands there now.
+        self._content = self._stamp = None
+        seen = _stamp(self.path)
+        if seen is None:
+            if self._workers:
+                raise _unreadable(self.path, "the file is gone")
+            self._error = None
+            return
+        content = known if known is not None and seen == stamp else read_bytes(self.path)
+        self._content = content
+        self._stamp = seen if time.time_ns() - max(seen[0], seen[1]) > _FRESH else None
+        if content != known:
+            self._take(content, self.path)
+
+    def _take(self, content: bytes, path: Path) -> None:
+        if self._workers and not content.strip():
+            # An editor that writes in two steps, or a full disk, more often than a wish.
+            raise _unreadable(path, "is empty; write `workers: {}` if that is meant")
+        self._workers = parse(decode(content, source=str(path)), source=str(path))
+        self._error = None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file whole. Raises ``InventoryError``; a pipe or a device is never opened."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise _unreadable(path, "is not a file")
+        with open(path, "rb") as file:
+            return file.read(LARGEST + 1)
+    except OSError as wrong:
+        raise _unreadable(path, f"cannot be read: {wrong.strerror}") from None
+
+
+def decode(content: bytes, *, source: str) -> str:
+    """The file's text, without a byte order mark. Raises ``InventoryError`` if not UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as wrong:
+        line = content.count(b"\n", 0, wrong.start) + 1
+        column = wrong.start - content.rfind(b"\n", 0, wrong.start)
+        problem = Problem(Place(line, column), "is not UTF-8; save it as such")
+        raise InventoryError(source, [problem]) from None
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """What changes when the file does; ``None`` where there is none."""
+    try:
+        seen = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as wrong:
+        raise _unreadable(path, f"cannot be read: {wrong.strerror}") from None
+    return (seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino, seen.st_dev)
+
+
+def _unreadable(path: Path, why: str) -> InventoryError:
+    return InventoryError(str(path), [Problem(NOWHERE, why)])
