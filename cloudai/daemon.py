@@ -150,7 +150,7 @@ async def _serve(home: Path, inventory: Path, ready: _Ready, idle_exit: float | 
         file = InventoryFile(inventory)
         controller = Controller(service, file, connect, embedded=EmbeddedWorker())
         await controller.begin()
-        doors = Doors(controller, home)
+        doors = Doors(controller, home, idle_exit=idle_exit)
         app = make_app(Desk(controller, network), doors)
         log.info(
             "controller %s of %s, pid %d, inventory %s", __version__, home, os.getpid(), file.path
@@ -165,7 +165,7 @@ async def _serve(home: Path, inventory: Path, ready: _Ready, idle_exit: float | 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, doors.leave.set)
         ready.tell({"ready": True})
-        await _until_leaving(doors, loop, serving, idle_exit)
+        await _until_leaving(doors, loop, serving)
         server.should_exit = True
         await serving
         loop.cancel()
@@ -191,7 +191,6 @@ async def _until_leaving(
     doors: Doors,
     loop: asyncio.Task[None],
     serving: asyncio.Task[None],
-    idle_exit: float | None,
 ) -> None:
     """Returns when it is time to leave; raises what ended the loop or the API."""
     leave = asyncio.ensure_future(doors.leave.wait())
@@ -207,8 +206,8 @@ async def _until_leaving(
             return
         if leave in done:
             return
-        if idle_exit is not None and doors.quiet_for() > idle_exit:
-            log.info("nothing queued or running, and nobody asked for %.0f s", idle_exit)
+        if doors.idle_exit is not None and doors.quiet_for() > doors.idle_exit:
+            log.info("nothing queued or running, and nobody asked for %.0f s", doors.idle_exit)
             leave.cancel()
             return
 

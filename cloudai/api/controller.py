@@ -31,6 +31,7 @@ async def health(request: Request) -> shapes.Json:
             "workers": len(doors.controller.fleet.workers()),
         },
         "since": shapes.moment(doors.since),
+        "idle_exit": doors.idle_exit,
         "notices": doors.notices(),
     }
 
@@ -40,6 +41,14 @@ async def doctor(request: Request) -> shapes.Json:
     """The checks of this side: database, disk, inventory, keys."""
     findings = await desk_of(request).examine_home()
     return {"findings": [shapes.finding(one) for one in findings]}
+
+
+@router.post("/controller/stay")
+async def stay(request: Request) -> shapes.Json:
+    """Leaves no more by itself, however quiet it is."""
+    doors: Doors = request.app.state.doors
+    doors.idle_exit = None
+    return await health(request)
 
 
 @router.post("/controller/stop")

@@ -18,9 +18,13 @@ from cloudai.inventory import InventoryFile
 class Doors:
     """One controller's doors."""
 
-    def __init__(self, controller: Controller, home: Path) -> None:
+    def __init__(
+        self, controller: Controller, home: Path, *, idle_exit: float | None = None
+    ) -> None:
         self.controller = controller
         self.home = home
+        self.idle_exit = idle_exit
+        """Seconds of quiet after which it leaves by itself; ``None``: never."""
         self.since = datetime.now(UTC)
         self.leave = asyncio.Event()
         """Set by ``POST /controller/stop``."""

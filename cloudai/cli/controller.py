@@ -12,7 +12,7 @@ import click
 from .options import common
 from .output import print_fields, print_json, say
 from .session import Session
-from .wording import since
+from .wording import long_span, since
 
 if TYPE_CHECKING:
     from cloudai.client import Client
@@ -71,12 +71,10 @@ def run(
 @click.pass_obj
 def start(session: Session) -> int:
     """Start it in the background, to stay also when there is nothing to do."""
-    health = _health(session.connect(start=False))
-    was_there = health is not None
-    if health is None:
-        client = session.connect()
-        client.ensure_running(stay=True)
-        health = client.get("/health")
+    was_there = _health(session.connect(start=False)) is not None
+    client = session.connect()
+    client.ensure_running(stay=True)
+    health = client.post("/controller/stay")
     words = "is already running" if was_there else "runs"
     session.show(
         health,
@@ -145,8 +143,15 @@ def _print_health(health: dict[str, Any]) -> None:
             ("Controller", f"{health['status']}, process {health['pid']}"),
             ("Version", health["version"]),
             ("Running", since(health["since"])),
+            ("Leaves", _leaving(health["idle_exit"])),
             ("Home", health["home"]),
             ("Inventory", f"{inventory['path']}, {inventory['workers']} workers"),
             ("Trouble", inventory["error"]),
         ]
     )
+
+
+def _leaving(idle_exit: float | None) -> str:
+    if idle_exit is None:
+        return "when it is told to"
+    return f"after {long_span(idle_exit)} with nothing to do and nobody asking"

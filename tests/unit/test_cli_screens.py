@@ -733,6 +733,7 @@ HEALTH = {
     "home": "/h",
     "inventory": {"path": "/h/hosts.yaml", "error": None, "workers": 3},
     "since": "2026-01-31T12:00:00.000000Z",
+    "idle_exit": 300.0,
     "notices": [],
 }
 
@@ -744,7 +745,9 @@ def test_controller_status_and_start_see_the_one_that_runs(
     result = cloudai("controller", "status")
     assert result.code == 0
     assert "/h/hosts.yaml, 3 workers" in result.out
+    assert re.search("^Leaves +after 5 min with nothing to do", result.out, re.M)
     assert cloudai("controller", "status", "--json").json == HEALTH
+    stub.on("POST /controller/stay", {**HEALTH, "idle_exit": None})
     assert (
         cloudai("controller", "start").out == "✅ The controller is already running (process 42)\n"
     )
