@@ -1,0 +1,320 @@
+"""The start script with a docker that is a stub: what cannot be had on a real one at will."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from cloudai.core.errors import EngineFailed, Indeterminate
+from cloudai.core.model import Resources, TaskSpec
+from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Running
+from cloudai.engines.docker import command
+from cloudai.engines.docker.admission import Undo, parse_start
+from cloudai.scripts import render
+
+from .worker_tools import SHELLS, Tools
+
+ORDER = Order(
+    assignment_id="task-1-abc.1",
+    task_id="task-1-abc",
+    store_id="store-7",
+    spec=TaskSpec(image="busybox", argv=("true",), resources=Resources.of(cpus=1, memory=0.5)),
+    env={},
+)
+DOCUMENT = """{"Id":"%s","Name":"/task-1-abc.1","Created":"2026-01-31T12:00:00Z",\
+"State":{"Status":"%s","Running":true,"StartedAt":"%s","ExitCode":%d,"Error":"%s"},\
+"Config":{"Labels":{"cloudai.assignment":"task-1-abc.1","cloudai.task":"task-1-abc",\
+"cloudai.store":"store-7"}},"HostConfig":{"NanoCpus":%d,"Memory":%d,"MemorySwap":%d,"PidsLimit":9}}"""
+NEEDED = ("awk", "sed", "cat", "df", "free", "nproc", "readlink", "timeout", "tr", "grep", "printf")
+
+
+def document(
+    status: str = "running",
+    *,
+    started: str = "2026-01-31T12:00:01Z",
+    code: int = 0,
+    error: str = "",
+    cpu: int = 1000,
+    memory: int = 512 * 2**20,
+    swap: int = 512 * 2**20,
+) -> str:
+    return DOCUMENT % ("a" * 64, status, started, code, error, cpu * 10**6, memory, swap)
+
+
+def script(folder: Path, *, gpu_by: str = "gpus", gpu_milli: int = 0) -> str:
+    spec = dataclasses.replace(
+        ORDER.spec, resources=dataclasses.replace(ORDER.spec.resources, gpu_milli=gpu_milli)
+    )
+    placed = dataclasses.replace(ORDER, spec=spec)
+    return render(
+        "start",
+        docker_host="",
+        endpoint=f"unix://{folder}/docker.sock",
+        name=placed.assignment_id,
+        task=placed.task_id,
+        store=placed.store_id,
+        image=spec.image,
+        options=command.run_options(placed, storage_limit="watch", env=()),
+        argv=command.arguments(spec),
+        env_lines=[],
+        exported=[],
+        held_format=command.HELD,
+        gpu_by=gpu_by,
+        cpu_milli=1000,
+        want_memory=512 * 2**20,
+        want_storage=0,
+        gpu_milli=gpu_milli,
+        cpus=4,
+        memory=2**33,
+        data_root=str(folder),
+        reserve=["0", "0", "0", "0"],
+        max_gpus=-1,
+        idle_memory=2**29,
+    )
+
+
+def stub(tools: Tools, *, run: str = "exit 0", found: str = "", listed: str = "") -> None:
+    """A docker that notes its words. ``run``: what its run does; ``found``: what inspect
+    says; ``listed``: what ps says once it ran."""
+    (tools.folder / "found").write_text(found)
+    (tools.folder / "listed").write_text(listed)
+    tools.put(
+        "docker",
+        f"""cd {tools.folder}
+printf '%s\\n' "$*" >>words
+case $1 in
+  run) : >ran; {run} ;;
+  ps) if [ -e ran ]; then cat listed; fi ;;
+  inspect) cat found; [ -s found ] ;;
+  image) echo 'Error: No such image: busybox'; exit 1 ;;
+esac""",
+    )
+
+
+def words(tools: Tools) -> list[str]:
+    return (tools.folder / "words").read_text().splitlines()
+
+
+@pytest.fixture(params=SHELLS)
+def tools(request: pytest.FixtureRequest, tmp_path: Path) -> Tools:
+    return Tools(tmp_path, request.param)
+
+
+def started(tools: Tools, **values: object) -> str:
+    return tools.run(script(tools.folder, **values))  # type: ignore[arg-type]
+
+
+def test_it_looks_runs_and_reads_back(tools: Tools) -> None:
+    stub(tools, found=document())
+    outcome = parse_start(started(tools), ORDER, worker_id="gpu1")
+    assert isinstance(outcome, Running)
+    listing, run, look = words(tools)
+    assert listing.startswith("ps -a --no-trunc --filter label=cloudai.assignment --format ")
+    assert run.startswith("run -d --name task-1-abc.1 --pull never --init ")
+    assert run.endswith(" -- busybox true")
+    assert look.startswith("inspect --type container ")
+
+
+def test_cdi_devices_are_named_one_by_one(tools: Tools) -> None:
+    stub(tools, found=document())
+    data = Path(__file__).parent.parent / "data" / "nvidia" / "broken"
+    tools.put("nvidia-smi", f"cat {data}.xml")
+    started(tools, gpu_by="cdi", gpu_milli=1000)
+    uuid = "GPU-57754e8c-7b57-b54c-c0fa-b445981228bb"
+    assert f" --label cloudai.gpus={uuid} --device nvidia.com/gpu={uuid} -- " in words(tools)[1]
+    (tools.folder / "words").unlink()
+    (tools.folder / "ran").unlink()
+    started(tools, gpu_milli=1000)
+    assert f' --label cloudai.gpus={uuid} --gpus "device={uuid}" -- ' in words(tools)[1]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (document(memory=0, swap=0), "does not enforce memory limits"),
+        (document(cpu=0), "does not enforce CPU limits"),
+        (document(cpu=0, memory=0), "does not enforce memory limits and CPU limits"),
+    ],
+)
+def test_a_limit_that_was_not_applied_undoes_the_start(
+    tmp_path: Path, found: str, words: str
+) -> None:
+    tools = Tools(tmp_path)
+    stub(tools, found=found)
+    outcome = parse_start(started(tools), ORDER, worker_id="gpu1")
+    assert isinstance(outcome, Undo)
+    assert f"gpu1 {words}" in outcome.outcome.reason
+
+
+def test_swap_alone_is_a_warning(tmp_path: Path) -> None:
+    tools = Tools(tmp_path)
+    stub(tools, found=document(swap=-1))
+    outcome = parse_start(started(tools), ORDER, worker_id="gpu1")
+    assert isinstance(outcome, Running)
+    assert "swap" in outcome.warnings[0]
+
+
+LEFT = "\t".join(
+    ["a" * 64, "task-1-abc.1", "created", *[""] * 5, "task-1-abc.1", "store-7", "task-1-abc"]
+)
+
+
+def test_what_a_failed_run_left_is_removed(tools: Tools) -> None:
+    error = "could not select device driver"
+    zero = "0001-01-01T00:00:00Z"
+    stub(
+        tools,
+        run="echo docker: it failed >&2; exit 125",
+        found=document("created", started=zero, code=128, error=error),
+        listed=f"{LEFT}\n",
+    )
+    outcome = parse_start(started(tools), ORDER, worker_id="gpu1")
+    assert isinstance(outcome, CannotStart)
+    assert "NVIDIA container toolkit" in outcome.reason
+    assert words(tools)[-1] == "rm task-1-abc.1"
+
+
+def test_a_strangers_container_is_not_removed(tools: Tools) -> None:
+    stranger = LEFT.replace("store-7", "store-8")
+    stub(tools, run="exit 125", found='{"Id":"b"}', listed=f"{stranger}\n")
+    outcome = parse_start(started(tools), ORDER, worker_id="gpu1")
+    assert isinstance(outcome, CannotStart)
+    assert "nothing was touched" in outcome.reason
+    assert not any(line.startswith(("rm", "stop", "start")) for line in words(tools))
+
+
+def test_an_engines_own_trouble_is_not_the_tasks(tools: Tools) -> None:
+    stub(
+        tools,
+        run="echo 'write: no space left on device' >&2; exit 125",
+        found=document("created", started="0001-01-01T00:00:00Z", code=0, error=""),
+        listed=f"{LEFT}\n",
+    )
+    with pytest.raises(EngineFailed, match="disk of its Docker is full"):
+        parse_start(started(tools), ORDER, worker_id="gpu1")
+
+
+def test_no_image(tools: Tools) -> None:
+    stub(tools, run="exit 125")
+    assert parse_start(started(tools), ORDER, worker_id="gpu1") == ImageMissing()
+
+
+def test_an_engine_that_does_not_list_is_not_asked_to_run(tools: Tools) -> None:
+    tools.put("docker", 'echo "$1" >>words; echo Cannot connect to the Docker daemon; exit 1')
+    with pytest.raises(EngineFailed, match="gpu1: Cannot connect to the Docker daemon"):
+        parse_start(
+            tools.run(f"cd {tools.folder}\n{script(tools.folder)}"), ORDER, worker_id="gpu1"
+        )
+    assert words(tools) == ["ps"]
+
+
+def test_a_run_that_does_not_end_concludes_nothing(tmp_path: Path) -> None:
+    tools = Tools(tmp_path)
+    stub(tools, run="sleep 30", listed=f"{LEFT}\n")
+    hurried = script(tmp_path).replace("deadline 120 docker run", "deadline 1 docker run")
+    with pytest.raises(Indeterminate):
+        parse_start(tools.run(hurried), ORDER, worker_id="gpu1")
+    assert not any(line.startswith("rm") for line in words(tools))
+
+
+# --- the lock
+
+
+@contextmanager
+def lock_held(folder: Path, seconds: float) -> Iterator[None]:
+    """Somebody else's start: the lock is held so long, or until the test is done with it."""
+    with subprocess.Popen(
+        ["flock", str(folder), "sh", "-c", f"echo held; exec sleep {seconds}"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        yield
+        with suppress(ProcessLookupError):
+            os.killpg(holder.pid, 9)
+
+
+def test_perl_locks_where_flock_is_missing(tmp_path: Path) -> None:
+    tools = Tools(tmp_path, "dash")
+    tools.only(*(name for name in NEEDED if shutil.which(name)), "perl", "dash")
+    stub(tools, found=document())
+    tools.put("docker", (tmp_path / "docker").read_text().replace("#!/bin/sh\n", ""))
+    hurried = script(tmp_path).replace("lock 30", "lock 5")
+    before = time.monotonic()
+    with lock_held(tmp_path, 0.7):
+        assert "verdict ran" in tools.run(hurried)
+    assert time.monotonic() - before > 0.6
+
+
+@pytest.mark.parametrize("perl", [False, True])
+def test_a_lock_not_had_in_time(tmp_path: Path, perl: bool) -> None:
+    tools = Tools(tmp_path, "dash")
+    names = [name for name in NEEDED if shutil.which(name)]
+    tools.only(*names, "dash", "perl" if perl else "flock")
+    stub(tools, found=document())
+    with lock_held(tmp_path, 30):
+        told = tools.run(script(tmp_path).replace("lock 30", "lock 1"))
+    with pytest.raises(EngineFailed, match="held the lock of gpu1"):
+        parse_start(told, ORDER, worker_id="gpu1")
+    assert not (tmp_path / "words").exists()
+
+
+def test_no_way_to_lock_is_said(tmp_path: Path) -> None:
+    tools = Tools(tmp_path, "dash")
+    tools.only(*(name for name in NEEDED if shutil.which(name)), "dash")
+    stub(tools)
+    outcome = parse_start(tools.run(script(tmp_path)), ORDER, worker_id="gpu1")
+    assert isinstance(outcome, CannotStart)
+    assert "util-linux" in outcome.reason
+    assert not (tmp_path / "words").exists()
+
+
+def test_a_folder_that_cannot_be_opened_is_said(tools: Tools) -> None:
+    stub(tools)
+    gone = script(tools.folder / "nowhere")
+    outcome = parse_start(tools.run(gone), ORDER, worker_id="gpu1")
+    assert isinstance(outcome, CannotStart)
+    assert f"({tools.folder}/nowhere) cannot be read" in outcome.reason
+    assert "chmod" in outcome.reason
+
+
+def test_a_remote_engine_is_locked_by_its_program(tools: Tools) -> None:
+    stub(tools, found=document())
+    text = script(tools.folder).replace(f"unix://{tools.folder}/docker.sock", "tcp://10.0.0.9:2375")
+    assert "verdict ran" in tools.run(text)
+
+
+# --- words
+
+
+def test_a_refusal_in_words() -> None:
+    told = "verdict refused memory 1610612736 8589934592\n"
+    outcome = parse_start(told, ORDER, worker_id="gpu1")
+    assert outcome == NotAdmitted(
+        what="memory",
+        available=1.5,
+        required=8.0,
+        reason="Insufficient memory: worker has 1.5 available, task requires 8.0",
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "verdict", "verdict nonsense", "verdict refused cpu", "noise"]
+)
+def test_an_answer_that_means_nothing_is_no_answer(text: str) -> None:
+    with pytest.raises(Indeterminate):
+        parse_start(text, ORDER, worker_id="gpu1")
+
+
+def test_ran_without_a_container_is_no_answer() -> None:
+    with pytest.raises(Indeterminate):
+        parse_start("found status 1\nverdict ran\n", ORDER, worker_id="gpu1")
