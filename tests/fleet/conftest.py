@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fleet.cloudai_home import Home, a_home
 from tests.fleet_lab import Fleet
 
 
@@ -22,3 +23,10 @@ def mended_fleet(fleet: Fleet) -> Iterator[Fleet]:
     fleet.up()
     for worker in fleet.workers:
         worker.remove_containers()
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory, mended_fleet: Fleet) -> Iterator[Home]:
+    """A laptop that knows the practice fleet; its controller and containers go with the test."""
+    with a_home(tmp_path_factory.mktemp("home"), mended_fleet) as ready:
+        yield ready

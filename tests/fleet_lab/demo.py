@@ -6,6 +6,7 @@ does not end as it should.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .fleet import Fleet, default_root
-from .processes import FleetError
+from .processes import FleetError, alive, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CLOUDAI = Path(sys.executable).parent / "cloudai"
@@ -53,16 +54,34 @@ def settings(fleet: Fleet) -> dict[str, str]:
 def put_away(fleet: Fleet) -> None:
     """Stops the tour's controller and removes its home and inventory."""
     if home_of(fleet).exists() and CLOUDAI.exists():
-        subprocess.run(
-            [CLOUDAI, "controller", "stop"],
-            env={**os.environ, **settings(fleet)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
+        pid = controller_pid(fleet)
+        if pid is not None:
+            ask(fleet, "controller", "stop")
+            wait_until(lambda: not alive(pid), f"the tour's controller, pid {pid}, leaves")
     shutil.rmtree(home_of(fleet), ignore_errors=True)
     inventory_of(fleet).unlink(missing_ok=True)
+
+
+def controller_pid(fleet: Fleet) -> int | None:
+    """The pid of the tour's controller while it runs."""
+    try:
+        return int(json.loads(ask(fleet, "controller", "status", "--json"))["pid"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def ask(fleet: Fleet, *words: str) -> str:
+    """What ``cloudai`` prints, unseen."""
+    done = subprocess.run(
+        [CLOUDAI, *words],
+        env={**os.environ, **settings(fleet)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+    return done.stdout
 
 
 def tour(fleet: Fleet) -> Iterator[Step]:
