@@ -50,7 +50,7 @@ LOG_SIZE, LOG_FILES = "50m", 10
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ENV_FILE_LINE = 65535
 """Bytes Docker reads of one line of an env file."""
-ENV_VALUE = 131071
+ENV_VALUE = 131072
 """Bytes of NAME=VALUE and its end that the kernel takes for one string."""
 ENV_TOTAL = MIB
 CLIENT_NAMES = re.compile(
@@ -124,7 +124,7 @@ def _size(line: str, name: str) -> int:
     if size >= ENV_VALUE:
         raise InvalidInput(
             f"the value of {name} is {size // 1024} KB;"
-            f" at most {ENV_VALUE // 1024} KB can be given",
+            f" at most {(ENV_VALUE - 1) // 1024} KB can be given",
             hint="mount a file instead",
         )
     return size
