@@ -113,7 +113,7 @@ class KnownHosts:
         key is not taken for changed because it prefers another; then all others, so that a
         changed host is seen."""
         known = self.about(name, files)
-        if not known.keys and name.startswith("["):
+        if not (known.keys or known.authorities) and name.startswith("["):
             known = self.about(_without_port(name), files)
         first = [algorithm for key, _ in known.keys for algorithm in key.sig_algorithms]
         if known.authorities:

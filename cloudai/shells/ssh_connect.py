@@ -33,7 +33,7 @@ HANDSHAKES_A_DOOR = 8
 """At once to one sshd: of 32 at once a quarter was dropped (facts, 13)."""
 HANDSHAKES = 32
 """At once in all: each costs this machine milliseconds of arithmetic, and its timer runs."""
-TRIES = 8
+TRIES = 6
 """Of a handshake that was dropped, within one call; after the first, one at a time."""
 KNOCK_AGAIN = 60.0
 """Seconds after which a person's next call may offer the same keys again where they were

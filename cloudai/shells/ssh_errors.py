@@ -43,17 +43,15 @@ def connect_error(error: Exception, destination: Destination, ring: Keyring) -> 
         return error
     if isinstance(error, asyncssh.PermissionDenied) or TOO_MANY in str(error):
         return _not_let_in(destination, ring, str(error))
-    if isinstance(error, asyncssh.ChannelOpenError):
-        return _jump_refused(error, destination)
-    if isinstance(error, asyncssh.ConnectionLost | ConnectionResetError | BrokenPipeError) or (
-        isinstance(error, asyncssh.DisconnectError) and error.code == asyncssh.DISC_CONNECTION_LOST
-    ):
+    if _dropped(error):
         return HandshakeDropped(
             "Failed to connect to worker: connection closed during the handshake",
             hint="sshd drops connections when many come at once (MaxStartups), or refuses this "
             "machine; its log tells",
             **_where(destination),
         )
+    if isinstance(error, asyncssh.ChannelOpenError):
+        return _jump_refused(error, destination)
     if isinstance(error, asyncssh.DisconnectError):
         return cannot_connect(error.reason, destination)
     if isinstance(error, OSError):
@@ -78,6 +76,15 @@ def socket_refused(path: str, reason: str, destination: Destination) -> EngineFa
         path=path,
         **_where(destination),
     )
+
+
+def _dropped(error: Exception) -> bool:
+    if isinstance(error, asyncssh.ChannelOpenError):
+        # The connection to the jump host died, and nobody had noticed yet.
+        return error.reason == "SSH connection closed"
+    if isinstance(error, asyncssh.DisconnectError):
+        return error.code == asyncssh.DISC_CONNECTION_LOST
+    return isinstance(error, ConnectionResetError | BrokenPipeError)
 
 
 def _not_let_in(destination: Destination, ring: Keyring, said: str) -> AuthenticationFailed:

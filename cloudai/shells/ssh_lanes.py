@@ -192,7 +192,8 @@ class Lanes:
                 await self._freed.wait()
 
     async def _add(self) -> None:
-        self._lanes.append(Lane(await self._dial()))
+        connection = await self._dial()
+        self._lanes.append(Lane(connection))
 
     def _drop_dead(self) -> None:
         self._lanes = [lane for lane in self._lanes if lane.connection.alive]

@@ -8,7 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +20,12 @@ from tests.ssh.sshd import Lab, alive, until
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+async def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lab]:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     made = Lab(tmp_path)
     yield made
-    made.close()
+    await made.close()
 
 
 @pytest.fixture(params=["local", "ssh"])
@@ -39,7 +39,6 @@ async def shell(request: pytest.FixtureRequest, lab: Lab) -> AsyncIterator[Shell
     over_ssh = network.shell(lab.spec(lab.sshd()))
     yield over_ssh
     await over_ssh.close()
-    await network.close()
 
 
 def a_mark() -> str:

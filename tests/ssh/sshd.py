@@ -120,6 +120,7 @@ class Lab:
         self.known_hosts = self.ssh / "known_hosts"
         self.config = self.ssh / "config"
         self.servers: list[Sshd] = []
+        self.networks: list[SshNetwork] = []
 
     def sshd(
         self, *, known: bool = True, host_key_types: tuple[str, ...] = ("ed25519",), **settings: str
@@ -140,12 +141,14 @@ class Lab:
             file.write(line)
 
     def network(self, **timeouts: float) -> SshNetwork:
-        return SshNetwork(
+        made = SshNetwork(
             self.home,
             ssh_folder=self.ssh,
             system_known_hosts=self.folder / "no-system-known-hosts",
             timeouts=Timeouts(**timeouts),
         )
+        self.networks.append(made)
+        return made
 
     def spec(self, server: Sshd, **more: object) -> WorkerSpec:
         values: dict[str, object] = {
@@ -156,7 +159,9 @@ class Lab:
         }
         return WorkerSpec(**(values | more))  # type: ignore[arg-type]
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        for network in self.networks:
+            await network.close()
         for server in self.servers:
             server.stop()
 
