@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 Task = dict[str, Any]
 TRIES = 5
 """So often in a row a log that breaks off is taken up again before we give up."""
+PAUSE = 0.2
+"""Seconds before the second try; doubled each time."""
 
 
 def until(client: Client, task_id: str, what: str, *, timeout: float = 55) -> Task:
@@ -75,4 +77,4 @@ def log(client: Client, task_id: str, *, skip: int = 0) -> Iterator[bytes]:
             failures += 1
             if failures >= TRIES:
                 raise
-            time.sleep(0.1 * 2**failures)
+            time.sleep(PAUSE * 2 ** (failures - 1))

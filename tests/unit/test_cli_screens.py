@@ -274,12 +274,16 @@ def test_following_goes_on_where_a_cut_log_was_left(cloudai: Cloudai, stub: Stub
     assert (result.out, result.code) == ("one\ntwo\nthree\n", 0)
 
 
-def test_a_log_that_always_breaks_off_is_given_up(cloudai: Cloudai, stub: StubController) -> None:
+def test_a_log_that_always_breaks_off_is_given_up(
+    cloudai: Cloudai, stub: StubController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudai.cli.following.PAUSE", 0.001)
     stub.on(ONE, make_running())
     stub.on(LOGS, Reply(chunks=[b"one\n"], cut=True))
     result = cloudai("logs", TASK_ID, "-f")
     assert (result.out, result.code) == ("one\n", 1)
     assert "went away" in result.err
+    assert [str(one) for one in stub.asked].count(LOGS) > 1
 
 
 def test_wait_for_several_reports_each(cloudai: Cloudai, stub: StubController) -> None:

@@ -27,7 +27,8 @@ REPORT = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
 from cloudai.cli import main
-sys.exit(main())
+many = sys.argv[1:2] == ["EACH"]
+sys.exit(max(main([one, "--help"]) for one in sys.argv[2:]) if many else main())
 """
 
 
@@ -48,20 +49,20 @@ def foreign(modules: set[str]) -> set[str]:
     return roots - sys.stdlib_module_names - {"click", "cloudai", "__main__", "sitecustomize"}
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], *([name, "--help"] for name in NAMES)])
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["EACH", *NAMES]])
 def test_help_imports_click_and_the_standard_library_only(args: list[str], home: Path) -> None:
     done, modules = imported(home, *args)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage:") == {"--help": 1, "--version": 0}.get(args[0], len(NAMES))
     # Some installations of Python load modules of their own for every program.
-    always = {"distutils-precedence", "_distutils_hack"}
-    assert foreign(modules) <= always
+    assert foreign(modules) <= {"_distutils_hack"}
     assert not any(name.startswith(("cloudai.client", "cloudai.core")) for name in modules)
 
 
 def test_the_list_of_commands_imports_none_of_them(home: Path) -> None:
     _, modules = imported(home, "--help")
     assert "cloudai.cli.submit" not in modules
-    assert "json" not in modules or "http" not in modules
+    assert "http.client" not in modules
 
 
 def complete(home: Path, *words: str) -> tuple[list[str], set[str]]:
