@@ -25,7 +25,7 @@ from cloudai.core.errors import (
 from cloudai.core.lifecycle import StopAsked
 from cloudai.core.model import State, Task, WorkerSpec
 from cloudai.engines import Engine, Finding, Order, Usage
-from cloudai.inventory import add_worker, remove_worker
+from cloudai.inventory import add_worker, plan_worker, remove_worker
 from cloudai.service import Service, now
 from cloudai.shells import Terminal
 
@@ -187,6 +187,8 @@ class Desk:
                 + (f" ({known.spec.place})" if known.spec.place else "")
             )
         path = self._inventory_path()
+        # Reached now as it will be once it stands in the file, whose defaults are its own.
+        spec = await self.service.in_thread(plan_worker, path, spec)
         if fingerprint is not None and spec.connection == "ssh":
             await self.host_keys.pin(spec, fingerprint)
         engine = self.controller.fleet.connect(spec)
