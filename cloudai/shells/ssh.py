@@ -24,7 +24,7 @@ from cloudai.core.errors import (
     WorkerUnreachable,
 )
 from cloudai.core.model import WorkerSpec
-from cloudai.disk import make_private_folder
+from cloudai.disk import disk_errors, make_private_folder
 from cloudai.shells import Reply, Terminal
 from cloudai.shells.channel import GRACE, Call, ChannelTerminal, follow, leave_stream
 from cloudai.shells.framing import COMMAND, command_line, end_process, why_no_socket
@@ -222,7 +222,8 @@ class SshShell:
         except (TimeoutError, OSError, asyncssh.Error) as error:
             raise call_error(error) from error
         path = self._network.new_socket_path()
-        listener = await connection.ssh.forward_local_path(str(path), remote_path)
+        with disk_errors(path):
+            listener = await connection.ssh.forward_local_path(str(path), remote_path)
         try:
             path.chmod(0o600)
             yield str(path)
@@ -323,19 +324,41 @@ class _SocketFolder:
     def __init__(self, wanted: Path) -> None:
         self._wanted = wanted
         self._temporary: Path | None = None
+        self._swept = False
 
     def new_path(self) -> Path:
         name = f"{os.getpid()}-{secrets.token_hex(4)}"
         path = self._wanted / name
         if len(os.fsencode(path)) <= SOCKET_PATH_AT_MOST:
-            make_private_folder(self._wanted)
+            if not self._swept:
+                self._sweep()
             return path
         if self._temporary is None:
             # Not $TMPDIR: on a Mac that alone takes half of what an address may have.
             self._temporary = Path(tempfile.mkdtemp(prefix="cloudai-", dir="/tmp"))
         return self._temporary / name
 
+    def _sweep(self) -> None:
+        """Removes what a killed controller left behind."""
+        with disk_errors(self._wanted):
+            make_private_folder(self._wanted)
+            for left in self._wanted.iterdir():
+                pid = left.name.partition("-")[0]
+                if pid.isdigit() and not _lives(int(pid)):
+                    left.unlink(missing_ok=True)
+        self._swept = True
+
     def remove(self) -> None:
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -506,3 +506,23 @@ async def test_a_home_too_long_for_a_socket_is_no_trouble(lab: Lab) -> None:
     await shell.close()
     await network.close()
     assert not Path(path).parent.exists()
+
+
+async def test_local_ends_of_a_killed_controller_are_swept_away(lab: Lab) -> None:
+    """Its name begins with its process id; those of the living stay."""
+    server = lab.sshd()
+    folder = lab.home / "sockets"
+    folder.mkdir(parents=True)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (folder / f"{gone.pid}-0a").touch()
+    (folder / f"{os.getppid()}-0b").touch()
+    there = lab.folder / "service.sock"
+    service = await asyncio.start_unix_server(lambda _, writer: writer.close(), there)
+    shell = lab.network().shell(lab.spec(server))
+    async with service, shell.socket(str(there)) as path:
+        assert {entry.name for entry in folder.iterdir()} == {
+            f"{os.getppid()}-0b",
+            Path(path).name,
+        }
+    await shell.close()
