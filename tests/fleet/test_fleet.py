@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import xml.etree.ElementTree as ElementTree
@@ -128,6 +129,18 @@ def test_up_clears_what_a_killed_run_left(small_root: Path) -> None:
         assert fleet[1].ssh("echo hello").stdout == "hello\n"
     finally:
         fleet.down()
+    assert traces(left.mark, small_root) == NOTHING
+
+
+def test_up_clears_a_fleet_whose_folder_was_removed_by_hand(small_root: Path) -> None:
+    left = Fleet(small_root, workers=1, gpus=()).up()[1]
+    before = set(members(left.mark))
+    assert before
+    shutil.rmtree(small_root)
+
+    with Fleet(small_root, workers=1, gpus=()) as fleet:
+        assert not before & set(members(left.mark))
+        assert fleet[1].ssh("echo hello").stdout == "hello\n"
     assert traces(left.mark, small_root) == NOTHING
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 
 from . import network
-from .processes import FleetError
-from .worker import Worker, check_machine, make_key, remove_tree
+from .processes import FleetError, members
+from .worker import Worker, check_machine, make_key, remove_tree, sweep
 
 LONGEST_ROOT = 60
 """Characters: a UNIX socket's path has 107, and engines put theirs deep."""
@@ -54,7 +54,7 @@ class Fleet:
         self._bridge = bridge
         self._first_port = base_port
         self._base = 0
-        self._token = _token(self.root)
+        self._mark = _mark(self.root)
         self._load()
 
     # -------------------------------------------------------------- state on disk
@@ -80,7 +80,7 @@ class Fleet:
 
     def _worker(self, index: int, *, gpus: bool) -> Worker:
         port = self._base + index
-        worker = Worker(self.root, index=index, port=port, token=self._token, gpus=gpus)
+        worker = Worker(self.root, index=index, port=port, mark=self._mark, gpus=gpus)
         worker.bridge = self._bridge
         return worker
 
@@ -93,7 +93,7 @@ class Fleet:
         """
         check_machine()
         self.root.mkdir(parents=True, exist_ok=True, mode=0o755)
-        if not all(worker.keeper.pid for worker in self.workers):
+        if not self.workers or not all(worker.keeper.pid for worker in self.workers):
             self._clear()
         if not self.workers:
             indices = [index for index, _ in self._plan]
@@ -117,15 +117,14 @@ class Fleet:
         self._save()
 
     def _clear(self) -> None:
-        """Sweeps away an earlier fleet of which something died with the machine or by force."""
-        left = {path.name for path in self.root.glob("w[0-9]*")}
-        known = {worker.root.name: worker for worker in self.workers}
-        stale = [known.get(name) or self._worker(int(name[1:]), gpus=False) for name in left]
-        self._each(lambda worker: worker.sweep(), stale)
+        """Sweeps away all that an earlier fleet at this path left, whatever remains of it."""
+        sweep(self._mark)
+        for folder in self.root.glob("w[0-9]*"):
+            remove_tree(folder)
 
     def down(self) -> None:
         """Takes it down; nothing of it is left: no process, mount, namespace, rule, file."""
-        if not self.root.exists():
+        if not self.root.exists() and not members(self._mark):
             return
         self._clear()
         for name in ("fleet.json", "known_hosts", "id_ed25519", "id_ed25519.pub"):
@@ -203,13 +202,15 @@ class Fleet:
         return "\n".join(lines) + "\n"
 
 
-def _token(root: Path) -> str:
-    """What this fleet's processes, mounts and rules are marked with. The folder's number is in
-    it: the same path in two containers of one machine means two fleets.
+def _mark(root: Path) -> str:
+    """How the marks of this fleet's processes, mounts and rules begin: the same for every run at
+    this path, and another one in a container, where the same path is another folder.
     """
-    root.parent.mkdir(parents=True, exist_ok=True)
-    folder = root.parent.stat()
-    return f"{zlib.crc32(f'{folder.st_dev}:{folder.st_ino}:{root}'.encode()):08x}"
+    try:
+        here = os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux, and so no fleet either
+        here = ""
+    return f"cloudai-fleet-{zlib.crc32(f'{here}:{root}'.encode()):08x}-"
 
 
 # ------------------------------------------------------------------ where it lives

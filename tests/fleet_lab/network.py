@@ -78,15 +78,15 @@ def is_cut(mark: str) -> bool:
 
 
 def mend(mark: str) -> None:
-    """Takes back the cuts with this mark, whoever made them."""
+    """Takes back the cuts whose mark begins so, whoever made them."""
     for rule in _rules(mark):
         _iptables("-D", *rule)
 
 
 def _rules(mark: str) -> list[list[str]]:
-    lines = _iptables("-S", "INPUT").splitlines()
     # Ours have no word with spaces, so splitting is exact.
-    return [line.split()[1:] for line in lines if mark in line.split()]
+    rules = [line.split() for line in _iptables("-S", "INPUT").splitlines()]
+    return [rule[1:] for rule in rules if any(word.startswith(mark) for word in rule)]
 
 
 def _iptables(*words: str) -> str:

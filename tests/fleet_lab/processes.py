@@ -133,7 +133,7 @@ class Daemon:
 def members(mark: str) -> dict[int, str]:
     """Every process of a worker by pid, with its short name: those that see the mount named
     ``mark`` (all that was started in the worker's mount namespace) and those in a cgroup
-    below it (its containers).
+    below it (its containers). The beginning of a mark stands for all that begin so.
     """
     seen: dict[str, bool] = {}
     found = {}
@@ -142,7 +142,7 @@ def members(mark: str) -> dict[int, str]:
             namespace = os.readlink(f"/proc/{pid}/ns/mnt")
             if namespace not in seen:
                 seen[namespace] = mark in Path(f"/proc/{pid}/mountinfo").read_text()
-            ours = seen[namespace] or f"/{mark}/" in Path(f"/proc/{pid}/cgroup").read_text()
+            ours = seen[namespace] or f"/{mark}" in Path(f"/proc/{pid}/cgroup").read_text()
             if ours and alive(pid):
                 found[pid] = Path(f"/proc/{pid}/comm").read_text().strip()
         except OSError:  # it ended meanwhile
@@ -175,9 +175,7 @@ def end_members(mark: str) -> None:
 def _cgroups(mark: str) -> Iterator[Path]:
     """The worker's cgroup in each hierarchy (v1), or in the one there is (v2)."""
     top = Path("/sys/fs/cgroup")
-    for parent in [top, *(path for path in top.glob("*") if path.is_dir())]:
-        if (parent / mark).is_dir():
-            yield parent / mark
+    yield from (*top.glob(f"{mark}*"), *top.glob(f"*/{mark}*"))
 
 
 def _thaw_cgroups(mark: str) -> None:

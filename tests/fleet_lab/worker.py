@@ -23,12 +23,13 @@ from .processes import Daemon, FleetError, end, end_members, members, remove_cgr
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # The keeper holds the worker's namespaces, so that its engine can die and come back as on a
-# real machine. The tmpfs is only a name: whoever sees it in its mounts belongs to this worker.
+# real machine. Whoever sees the mark among its mounts belongs to this worker; it is not in the
+# worker's folder, for it must outlast that where somebody removes the folder by hand.
 KEEPER = """
 set -e
 ip link set lo up
 mkdir -p /run/sshd /run/containerd /etc/docker
-mount -t tmpfs -o size=16k,mode=755 "$1" "$2/mark"
+mount -t tmpfs -o size=16k,mode=755 "$1" /run/sshd
 mount --bind "$2/etc" /etc/docker
 mount --bind "$2/containerd" /run/containerd
 if [ -e "$2/shadow" ]; then mount --bind "$2/shadow" /etc/shadow; fi
@@ -63,14 +64,14 @@ class Worker:
 
     user = "root"
 
-    def __init__(self, root: Path, *, index: int, port: int, token: str, gpus: bool) -> None:
+    def __init__(self, root: Path, *, index: int, port: int, mark: str, gpus: bool) -> None:
         self.index = index
         self.name = f"worker-{index}"
         self.host = network.address(index)
         self.port = port
         self.fleet_root = root
         self.root = root / f"w{index}"
-        self.mark = f"cloudai-fleet-{token}-{index}"
+        self.mark = f"{mark}{index:03}"
         self.home = self.root / "home"
         self.socket = self.root / "docker.sock"
         self.identity_file = root / "id_ed25519"
@@ -162,7 +163,7 @@ class Worker:
         if self.keeper.pid is not None:
             return
         self.sweep()
-        folders = ("mark", "etc", "containerd", "home", "tools", "data", "exec")
+        folders = ("etc", "containerd", "home", "tools", "data", "exec")
         for name in folders:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self._lay_out_keys()
@@ -256,9 +257,7 @@ class Worker:
 
     def sweep(self) -> None:
         """Ends all its processes and removes all its traces, whoever left them."""
-        network.mend(self.mark)
-        end_members(self.mark)
-        remove_cgroups(self.mark)
+        sweep(self.mark)
         remove_tree(self.root)
 
     # -------------------------------------------------------------- faults
@@ -357,6 +356,13 @@ class Worker:
             for container in client.containers.list(all=True, ignore_removed=True):
                 with contextlib.suppress(docker.errors.NotFound):
                     container.remove(force=True)
+
+
+def sweep(mark: str) -> None:
+    """Ends every process and removes every trace, but files, whose mark begins so."""
+    network.mend(mark)
+    end_members(mark)
+    remove_cgroups(mark)
 
 
 def make_key(path: Path, comment: str) -> None:
