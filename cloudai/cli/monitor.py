@@ -166,12 +166,13 @@ def _live(session: Session, task: Task, keys: Any) -> Iterator[News | None]:
     for work in (_follow_in, _look_in):
         threading.Thread(target=work, args=(session, task, put, ended), daemon=True).start()
     while True:
-        ready = keys.wait(told)
+        # Not for ever: a signal that comes just before the wait is heard at its end only.
+        ready = keys.wait(told, timeout=1.0)
         if keys.fd in ready:
             keys.read()
             yield None
             return
-        for _ in os.read(told, 64):
+        for _ in os.read(told, 64) if told in ready else b"":
             one = news.get()
             if one is None:
                 return

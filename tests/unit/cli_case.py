@@ -90,11 +90,15 @@ class Screen:
     def press(self, keys: bytes) -> None:
         os.write(self.fd, keys)
 
-    def end(self) -> int:
-        """Its exit status (negative: the signal that ended it), once it has ended."""
+    def end(self, *, insist: bytes = b"") -> int:
+        """Its exit status (negative: the signal that ended it), once it has ended.
+
+        ``insist``: a key pressed again every second until then, as people do.
+        """
         deadline = time.monotonic() + WITHIN
-        while self._read(deadline - time.monotonic()):
-            pass
+        while (data := self._read(1.0)) != b"" and time.monotonic() < deadline:
+            if data is None and insist:
+                self.press(insist)
         while (found := os.waitpid(self.pid, os.WNOHANG))[0] == 0:
             assert time.monotonic() < deadline, f"it does not end; screen: {self.text!r}"
             time.sleep(0.01)
@@ -105,12 +109,13 @@ class Screen:
         """The terminal's present attributes."""
         return termios.tcgetattr(self.fd)
 
-    def _read(self, within: float) -> bool:
+    def _read(self, within: float) -> bytes | None:
+        """What came next: ``None`` for nothing in that time, empty at the end."""
         if within <= 0 or not select.select([self.fd], [], [], within)[0]:
-            return False
+            return None
         try:
             data = os.read(self.fd, 65536)
         except OSError:  # the other side is gone
-            return False
+            return b""
         self.text += data
-        return bool(data)
+        return data

@@ -717,7 +717,9 @@ def test_register_asks_a_person(answer: bytes, code: int, home: Path, stub: Stub
         shown = screen.until("Is it the right one?")
         assert f"ssh-ed25519  {FINGERPRINT}" in shown.replace("\r\n", "\n")
         screen.press(answer)
-        assert screen.end() == code
+        # One Ctrl-C that comes between the question and Python's wait for the answer is kept
+        # until something else is typed.
+        assert screen.end(insist=answer if answer == b"\x03" else b"") == code
     assert len(stub.asked) == (2 if code == 0 else 1)
 
 
