@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 NOTHING = "-"
@@ -56,13 +56,14 @@ def moment(text: str | None) -> datetime | None:
 
 
 def local(text: str | None, *, now: datetime | None = None) -> str:
-    """An API time on this machine's clock, short: ``12:03``, ``31 Jan 12:03``, ``2025-01-31``."""
+    """An API time on this machine's clock, short: ``12:03`` today and around midnight, else
+    ``31 Jan 12:03``, or ``2025-01-31``."""
     at = moment(text)
     if at is None:
         return NOTHING
     here = at.astimezone()
     today = (now or datetime.now().astimezone()).astimezone()
-    if here.date() == today.date():
+    if here.date() == today.date() or abs(today - here) < timedelta(hours=12):
         return here.strftime("%H:%M")
     return here.strftime("%d %b %H:%M" if here.year == today.year else "%Y-%m-%d")
 
