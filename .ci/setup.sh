@@ -49,6 +49,10 @@ missing_packages() {
   has_static_busybox || echo busybox-static
   have ip || echo iproute2
   have iptables || echo iptables
+  # Login shells that a worker may have; the tests log in through them.
+  have fish || echo fish
+  have csh || echo csh
+  have zsh || echo zsh
 }
 
 docker_cli() {

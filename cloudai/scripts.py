@@ -46,7 +46,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(folder()),
         undefined=jinja2.StrictUndefined,
         finalize=_word,
-        autoescape=False,  # noqa: S701 - shell text, quoted by finalize; HTML rules would corrupt it
+        autoescape=False,  # shell text, quoted by finalize; HTML rules would corrupt it
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,

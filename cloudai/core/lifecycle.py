@@ -209,6 +209,10 @@ def why_it_failed(event: Exited) -> str:
     if event.oom_killed:
         limit = f" (limit {event.memory / 2**30:.2f} GB)" if event.memory else ""
         return f"out of memory{limit}: killed by the kernel; ask for more with -mem"
+    if code == 126:
+        return "exit code 126: the command was found and could not be executed"
+    if code == 127:
+        return "exit code 127: command not found, in the image or by its shell"
     if code == 137:
         return "exit code 137: killed (SIGKILL) by someone, not for lack of memory"
     if code == 143:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -101,20 +99,3 @@ def test_the_core_knows_no_clock_disk_or_network():
     banned = {"os", "time", "pathlib", "socket", "asyncio", "subprocess", "random", "logging"}
     for path in (PACKAGE / "core").glob("*.py"):
         assert not {name.split(".")[0] for name in imported(path)} & banned, path.name
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["task", "--help"], ["completion", "bash"]])
-def test_help_and_completion_import_click_and_the_standard_library_only(arguments):
-    code = (
-        "import sys\n"
-        f"sys.argv = ['cloudai', *{arguments!r}]\n"
-        "from cloudai.cli import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "print('\\n'.join(sorted({m.split('.')[0] for m in sys.modules})), file=sys.stderr)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    loaded = set(done.stderr.split())
-    assert "click" in loaded
-    assert not loaded & set(HOMES) - {"click"}
