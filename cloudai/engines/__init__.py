@@ -177,4 +177,3 @@ class Engine(Protocol):
         """The ``docker run`` line as a person would type it, for the task's preview."""
 
     async def close(self) -> None: ...
-
