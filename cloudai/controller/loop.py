@@ -100,6 +100,8 @@ class Controller:
             task = await self.service.find(task_id)
             left = deadline - time.monotonic()
             if done(task) or left <= 0:
+                if task.state.final:
+                    self._signals.pop(task_id, None)
                 return task
             await ear.wait(left)
 
@@ -119,6 +121,9 @@ class Controller:
                     await self._pass()
                 except CloudaiError as error:
                     log.error("pass given up, tried again: %s", error)
+                    await asyncio.sleep(TICK)
+                except Exception:
+                    log.exception("pass given up, tried again: a mistake of ours")
                     await asyncio.sleep(TICK)
                 await wait(self._wake, TICK)
         finally:
@@ -176,17 +181,25 @@ class Controller:
 
     def _do(self, task_id: str, work: Awaitable[None]) -> None:
         """Runs one effect for a task; no other starts for it meanwhile."""
-        running = asyncio.ensure_future(work)
+        running = asyncio.ensure_future(self._see_through(task_id, work))
         self._busy[task_id] = running
 
-        def done(ended: asyncio.Future[None]) -> None:
+        def done(_: asyncio.Future[None]) -> None:
             self._busy.pop(task_id, None)
             self.wake()
-            if not ended.cancelled() and (error := ended.exception()) is not None:
-                log.error("%s: %s", task_id, error, exc_info=error)
-                self._touched[task_id] = time.monotonic()
 
         running.add_done_callback(done)
+
+    async def _see_through(self, task_id: str, work: Awaitable[None]) -> None:
+        """An effect that fails here (a full disk at home, say) is tried again, not at once."""
+        try:
+            await work
+            return
+        except CloudaiError as error:
+            log.error("%s: %s", task_id, error)
+        except Exception:
+            log.exception("%s: a mistake of ours", task_id)
+        await asyncio.sleep(TICK)
 
     # ---------------------------------------------------------------- placing
 
