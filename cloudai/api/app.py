@@ -19,7 +19,7 @@ from cloudai import __version__
 from cloudai.controller.desk import Desk
 from cloudai.core.errors import CloudaiError, InvalidInput, NotFound
 
-from . import controller, execute, tasks, workers
+from . import controller, execute, page, tasks, workers
 from .doors import Doors
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ def make_app(desk: Desk, doors: Doors) -> FastAPI:
         title="cloudai",
         version=__version__,
         description="SSH hosts as one GPU cluster. Errors, fields and examples: docs/api.md.",
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.desk = desk
     app.state.doors = doors
@@ -45,6 +47,7 @@ def make_app(desk: Desk, doors: Doors) -> FastAPI:
     app.include_router(tasks.router)
     app.include_router(workers.router)
     app.include_router(controller.router)
+    app.include_router(page.router)
     app.add_exception_handler(CloudaiError, _ours)
     app.add_exception_handler(RequestValidationError, _unreadable)
     app.add_exception_handler(HTTPException, _no_such_page)
