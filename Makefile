@@ -1,11 +1,12 @@
 # Every target does all its own set-up; running one twice is fine and fast.
 BIN := .venv/bin
 
-.PHONY: help demo test lint fleet fleet-down lock venv machine
+.PHONY: help demo test bench lint fleet fleet-down lock venv machine
 
 help:
 	@echo "make demo        the main job on a practice fleet of three real workers"
 	@echo "make test        lint, types, and all tests, on a practice fleet of their own"
+	@echo "make bench       cloudai next to ssh and docker by hand, side by side"
 	@echo "make lint        formatting, lint and types alone"
 	@echo "make fleet       the practice fleet, to try things by hand"
 	@echo "make fleet-down  take it down; nothing of it is left"
@@ -24,6 +25,10 @@ lint: venv
 
 test: machine lint
 	$(BIN)/pytest
+
+# BENCH: its options, as in `make bench BENCH="--rounds 30 --bridge"`.
+bench: machine venv
+	@$(BIN)/python -m tests.bench $(BENCH)
 
 demo: machine venv
 	@$(BIN)/python -m tests.fleet_lab.demo

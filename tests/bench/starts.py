@@ -1,0 +1,105 @@
+"""From a laptop to a running container on a worker: ours, and the ways people do it by hand.
+
+Whole processes, all to the same worker of the practice fleet, with the same image and command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.fleet.cloudai_home import Home
+from tests.fleet_lab import Worker
+from tests.fleet_lab.processes import wait_until
+
+from .timing import BenchFailed, Group, Sample, side_by_side, timed
+
+IMAGE = ("busybox", "true")
+ALIAS = "worker"
+CONTROL = "worker-warm"
+
+
+def cloudai(*words: str) -> list[str]:
+    return [sys.executable, "-m", "cloudai", *words]
+
+
+def starts(home: Home, worker: Worker, *, rounds: int, folder: Path) -> Group:
+    """``folder``: for the OpenSSH client's settings and control socket; short."""
+    with _openssh(worker, folder) as env:
+        run = ("docker", "run", "-d", *IMAGE)
+        samples: dict[str, Sample] = {
+            "cloudai dispatch (controller warm)": lambda: _dispatch(home, worker),
+            "ssh (ControlMaster) docker run -d": lambda: _by_hand(
+                worker, ["ssh", CONTROL, *run], env
+            ),
+            "ssh (cold) docker run -d": lambda: _by_hand(worker, ["ssh", ALIAS, *run], env),
+            "docker -H ssh:// run -d": lambda: _by_hand(
+                worker, ["docker", "-H", f"ssh://{ALIAS}", *run[1:]], env
+            ),
+        }
+        return side_by_side("start a container on a worker", samples, rounds=rounds)
+
+
+def _dispatch(home: Home, worker: Worker) -> float:
+    image, *argv = IMAGE
+    seconds, out = timed(
+        cloudai("dispatch", "--quiet", worker.name, image, "--", *argv),
+        env=home.environment,
+        cwd=home.folder,
+    )
+    # Its log comes home and its container goes before anything else is timed.
+    home.run("wait", out.strip())
+    _demand_none(worker)
+    return seconds
+
+
+def _by_hand(worker: Worker, argv: list[str], env: dict[str, str]) -> float:
+    seconds, out = timed(argv, env=env)
+    removed = worker.docker("rm", "-f", out.strip())
+    if removed.returncode != 0:
+        raise BenchFailed(f"{shlex.join(argv)} left {out!r}: {removed.stderr}")
+    _demand_none(worker)
+    return seconds
+
+
+def _demand_none(worker: Worker) -> None:
+    wait_until(lambda: not worker.docker("ps", "-aq").stdout, f"{worker.name} has no container")
+
+
+@contextlib.contextmanager
+def _openssh(worker: Worker, folder: Path) -> Iterator[dict[str, str]]:
+    """The environment in which ``ssh`` knows the worker by two names, one of them warm."""
+    config = folder / "ssh_config"
+    config.write_text(
+        f"Host {ALIAS} {CONTROL}\n"
+        f"  HostName {worker.host}\n"
+        f"  Port {worker.port}\n"
+        f"  User {worker.user}\n"
+        f"  IdentityFile {worker.identity_file}\n"
+        f"  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {worker.fleet_root / 'known_hosts'}\n"
+        f"  BatchMode yes\n"
+        f"Host {CONTROL}\n"
+        f"  ControlMaster auto\n"
+        f"  ControlPath {folder / 'control'}\n"
+        f"  ControlPersist yes\n"
+    )
+    # docker calls plain ssh and takes no settings for it: so both get them from a wrapper.
+    tools = folder / "tools"
+    tools.mkdir()
+    wrapper = tools / "ssh"
+    wrapper.write_text(
+        f'#!/bin/sh\nPATH=${{PATH#*:}} exec ssh -F {shlex.quote(str(config))} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    env.pop("DOCKER_HOST", None)
+    try:
+        yield env
+    finally:
+        subprocess.run(["ssh", "-O", "exit", CONTROL], env=env, capture_output=True, check=False)
