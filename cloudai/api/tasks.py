@@ -89,7 +89,7 @@ async def list_tasks(
 
 @router.get("/stats/metrics")
 async def metrics(request: Request) -> Mapping[str, object]:
-    """Seed 003's figures."""
+    """How many tasks there were, how they ended, how long they ran."""
     return await desk_of(request).service.metrics()
 
 

@@ -57,13 +57,13 @@ async def list_workers(request: Request, refresh: bool = False) -> shapes.Json:
 
 @on_tasks.get("/stats")
 async def stats(request: Request) -> shapes.Json:
-    """Seed 003: each worker and its load."""
+    """Each worker and its load."""
     return await list_workers(request)
 
 
 @on_tasks.get("/health")
 async def health(request: Request) -> shapes.Json:
-    """Seed 003: how many workers can be reached, and how long the queue is."""
+    """How many workers can be reached, and how long the queue is."""
     desk = desk_of(request)
     views = await _all(request)
     online = sum(view.link.reach is Reach.ACTIVE for view in views)
