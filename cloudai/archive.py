@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Self
 
 from cloudai.core.errors import Conflict
+from cloudai.crash import point
 from cloudai.disk import (
     disk_errors,
     make_private_folder,
@@ -201,6 +202,7 @@ class LogWriter:
         with disk_errors(self._base.with_suffix(".log")):
             try:
                 write_all(self._log, b"".join(chunks), self._segment.size)
+                point("log.written")
                 write_all(self._index, b"".join(entries), slot * _SLOT)
             except OSError:
                 # What the index may say of these bytes is refuted by their absence.

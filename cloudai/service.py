@@ -19,6 +19,7 @@ from cloudai.core.errors import Conflict
 from cloudai.core.lifecycle import Event, StopAsked
 from cloudai.core.model import State, Task, TaskSpec
 from cloudai.core.request import read_request
+from cloudai.crash import point
 from cloudai.store import Store
 from cloudai.vault import Vault
 
@@ -131,11 +132,13 @@ class Service:
 
     def _store_new(self, task: Task, env: Mapping[str, str]) -> Task:
         self.vault.put(task.id, env)
+        point("submit.vault")
         try:
             kept = self.store.submit(task)
         except BaseException:
             self.vault.drop(task.id)
             raise
+        point("submit.stored")
         if kept.id != task.id:
             self.vault.drop(task.id)
         return kept
@@ -172,6 +175,7 @@ class Service:
                 return task
             moved = await self.record(task, StopAsked(at=now()))
             if moved is not None:
+                point("cancel.recorded")
                 return moved
             if task.state is State.STOPPING:
                 return task
@@ -194,5 +198,7 @@ class Service:
 
     def _forget(self, task_id: str) -> None:
         self.store.forget(task_id)
+        point("forget.row")
         self.archive.drop(task_id)
+        point("forget.log")
         self.vault.drop(task_id)

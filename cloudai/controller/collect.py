@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable
 from cloudai.archive import Archive, LogWriter
 from cloudai.core.errors import CloudaiError, ContainerGone, WorkerUnreachable
 from cloudai.core.model import Task
+from cloudai.crash import point
 
 from .link import Link
 from .signals import Signal
@@ -67,6 +68,7 @@ class Collection:
         except ContainerGone:
             await self.close()
             raise
+        point("harvest.brought")
         await self.close()
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from cloudai.core.errors import (
 )
 from cloudai.core.lifecycle import StopAsked
 from cloudai.core.model import State, Task, WorkerSpec
+from cloudai.crash import point
 from cloudai.engines import Engine, Finding, Order, Usage
 from cloudai.inventory import add_worker, plan_worker, remove_worker
 from cloudai.service import Service, now
@@ -33,6 +35,9 @@ from .fleet import holds_by_worker
 from .home import examine_home
 from .link import Link, Reach
 from .loop import Controller
+
+FRESH = timedelta(seconds=5)
+"""How old what is known of a worker may be before a list of workers has it looked at again."""
 
 
 class HostKeys(Protocol):
@@ -100,10 +105,14 @@ class Desk:
     # ---------------------------------------------------------------- workers
 
     async def workers(self, *, refresh: bool = False) -> list[WorkerView]:
-        """All of the inventory, in its order. ``refresh``: probed first, reachable or not."""
+        """All of the inventory, in its order. ``refresh``: probed first, reachable or not; else
+        as last seen, and what is not fresh is looked at again for whoever asks next."""
         links = self.controller.fleet.workers()
         if refresh:
             await asyncio.gather(*(self._refresh(link) for link in links))
+        for link in links:
+            if link.reach is Reach.ACTIVE and link.seen_at and now() - link.seen_at > FRESH:
+                link.poke()
         return [await self.view(link) for link in links]
 
     async def settled(self, timeout: float) -> None:
@@ -191,6 +200,7 @@ class Desk:
         spec = await self.service.in_thread(plan_worker, path, spec)
         if fingerprint is not None and spec.connection == "ssh":
             await self.host_keys.pin(spec, fingerprint)
+        point("register.pinned")
         engine = self.controller.fleet.connect(spec)
         try:
             sight = await engine.probe()
@@ -207,6 +217,7 @@ class Desk:
                     hint=f"use {link.id}, or unregister it first",
                 )
         await self.service.in_thread(add_worker, path, spec)
+        point("register.written")
         self.controller.follow_inventory()
         link = fleet.link(spec.id)
         await asyncio.gather(link.ensure(15), return_exceptions=True)

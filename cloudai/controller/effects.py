@@ -11,9 +11,10 @@ import logging
 import time
 
 from cloudai.core.errors import ContainerGone, EngineFailed, WorkerUnreachable
-from cloudai.core.lifecycle import Refused, Started, StartFailed
+from cloudai.core.lifecycle import Exited, Refused, Started, StartFailed
 from cloudai.core.model import Assignment, ContainerSight, Task
 from cloudai.core.reconcile import Confirm, Harvest, Record, Remove, Start, Stop
+from cloudai.crash import point
 from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Running
 from cloudai.service import Service, now
 
@@ -48,10 +49,16 @@ class Effects:
                 case Record(event=event, remove=remove):
                     if remove:
                         await self._remove(task.assignment, link)
+                    if isinstance(event, Exited):
+                        point("exit.seen")
                     await self.service.record(task, event)
+                    if isinstance(event, Exited):
+                        point("exit.recorded")
                 case Stop():
                     log.info("%s: stopping on %s", task.id, link.id)
+                    point("stop.before")
                     await link.engine.stop(task.assignment.id, grace=task.spec.grace)
+                    point("stop.sent")
                     await link.look(task.assignment.id)
                 case Harvest():
                     await self._harvest(task, task.assignment, link)
@@ -76,6 +83,7 @@ class Effects:
         )
         try:
             async with link.starts:
+                point("start.before")
                 outcome = await link.engine.start(order)
             while isinstance(outcome, ImageMissing):
                 await self._pull(task, link)
@@ -87,6 +95,7 @@ class Effects:
             return
         finally:
             self.phases.pop(task.id, None)
+        point("start.answered")
         match outcome:
             case Running(container=container, warnings=warnings):
                 link.saw(assignment.id, container, time.monotonic())
@@ -101,6 +110,7 @@ class Effects:
                     task,
                     StartFailed(at=now(), number=assignment.number, reason=reason, exit_code=code),
                 )
+        point("start.recorded")
 
     async def _record_running(
         self, task: Task, assignment: Assignment, container: ContainerSight
@@ -135,8 +145,10 @@ class Effects:
             if waited:
                 return  # whoever held the lock pulled it; the next start says if not
             await self.service.note(task.id, "pulling", f"{image} on {link.id}")
+            point("pull.begun")
             async for progress in link.engine.pull(image):
                 self.phases[task.id] = f"pulling {image}: {progress.text}"
+            point("pull.done")
             await self.service.note(task.id, "pulled", image)
 
     # ---------------------------------------------------------------- the end
@@ -149,8 +161,11 @@ class Effects:
             await self.service.note(
                 task.id, "log lost", "its container was removed before its whole log was home"
             )
+        point("harvest.closed")
         await self._remove(assignment, link)
+        point("harvest.removed")
         await self.service.mark_harvested(task, assignment.number)
+        point("harvest.marked")
 
     async def _remove(self, assignment: Assignment, link: Link) -> None:
         await link.engine.remove(assignment.id)

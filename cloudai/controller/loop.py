@@ -19,6 +19,7 @@ from cloudai.core.lifecycle import Placed, StopAsked
 from cloudai.core.model import ContainerSight, State, Task, WorkerSpec
 from cloudai.core.reconcile import Sighting, Wait, reconcile
 from cloudai.core.schedule import Snapshot, schedule
+from cloudai.crash import point
 from cloudai.engines import Engine
 from cloudai.inventory import InventoryFile
 from cloudai.service import Service, now
@@ -221,7 +222,9 @@ class Controller:
 
     async def place(self, task: Task, worker_id: str) -> Task | None:
         """Commits a task to a worker, then starts it there."""
+        point("place.before")
         placed = await self.service.record(task, Placed(at=now(), worker_id=worker_id))
+        point("place.recorded")
         link = self.fleet.get(worker_id)
         if placed is not None and link is not None and link.reach is Reach.ACTIVE:
             # Nothing of that name can be there yet: no need to look first.

@@ -22,6 +22,7 @@ from cloudai.core.errors import (
     StoreFull,
     StoreReadOnly,
 )
+from cloudai.crash import point
 from cloudai.disk import as_store_failed, disk_errors, make_private_folder, sync_folder
 
 BUSY_SECONDS = 2.0
@@ -107,6 +108,7 @@ class Database:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            point("copy.written")
             beside.replace(target)
             sync_folder(target.parent)
 

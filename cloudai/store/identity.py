@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from cloudai import __version__
 from cloudai.core.errors import StoreFailed
+from cloudai.crash import point
 from cloudai.disk import disk_errors, write_whole
 
 from .database import Database
@@ -36,6 +37,7 @@ def introduce(database: Database, *, now: datetime) -> str:
         _put(connection, "written_by", __version__)
         if "created_at" not in facts:
             _put(connection, "created_at", now.isoformat())
+    point("store.counted")
     mark = {"id": store_id, "openings": openings + 1}
     with disk_errors(beside):
         write_whole(beside, json.dumps(mark).encode("ascii"))

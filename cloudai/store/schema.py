@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect
 
 from cloudai.core.errors import StoreFailed, StoreTooNew
+from cloudai.crash import point
 
 from .database import Database
 
@@ -43,6 +44,8 @@ def bring_up_to_date(database: Database, *, target: str = HEAD) -> None:
                 f"{len(broken)} rows belong to nothing",
                 hint="Nothing was changed. Please report this.",
             )
+        point("schema.made")
+    point("schema.committed")
 
 
 def stored_revision(database: Database, connection: Connection) -> str | None:
