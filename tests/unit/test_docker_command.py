@@ -53,7 +53,7 @@ def test_a_task_with_everything() -> None:
 
 
 def test_the_line_people_see() -> None:
-    placed = order(
+    asked = order(
         argv=(),
         shell="nvidia-smi; echo '$HOME'",
         resources=Resources.of(cpus=0.5, memory=0.25, storage=1, gpus=2),
@@ -62,24 +62,24 @@ def test_the_line_people_see() -> None:
         workdir=None,
         run_as=None,
         shm_size=64 * MIB,
-    )
-    assert command.preview(placed) == (
-        "docker run -d --name task-1731629400-k3f9x2.1 --pull never --init --cpus 0.5"
-        " --memory 256m --memory-swap 256m --shm-size 64m --pids-limit 16384"
-        " --ulimit nofile=65536:65536 --log-driver json-file --log-opt max-size=50m"
-        " --log-opt max-file=10 --label cloudai.task=task-1731629400-k3f9x2"
-        " --label cloudai.assignment=task-1731629400-k3f9x2.1 --label cloudai.store=store-7"
-        f" --label cloudai.user=ann --label cloudai.spec={command.spec_hash(placed.spec)}"
-        " --label cloudai.cpu_milli=500 --label cloudai.memory=268435456"
-        " --label cloudai.storage=1073741824 --label cloudai.gpu_milli=2000 -e TOKEN"
-        """ --entrypoint /bin/sh --gpus '"device=<2 chosen on the worker>"' -- python:3.9"""
-        """ -c 'nvidia-smi; echo '"'"'$HOME'"'"''"""
+    ).spec
+    assert command.preview(asked) == (
+        "docker run -d --cpus 0.5 --memory 256m --gpus 2 --shm-size 64m -e TOKEN"
+        """ --entrypoint /bin/sh -- python:3.9 -c 'nvidia-smi; echo '"'"'$HOME'"'"''"""
     )
 
 
-def test_a_share_of_a_gpu_says_so() -> None:
-    placed = order(resources=Resources.of(cpus=1, memory=1, gpus=0.5))
-    assert '"device=<0.5 of one chosen on the worker>"' in command.preview(placed)
+def test_the_line_people_see_has_what_they_asked_and_nothing_of_ours() -> None:
+    assert command.preview(order().spec, storage_limit="quota") == (
+        "docker run -d --cpus 2 --memory 4g --storage-opt size=10g -e TOKEN"
+        " --mount type=bind,src=/data,dst=/data --workdir /work --user 1000:1000"
+        f" -- {shlex.join([order().spec.image, *order().spec.argv])}"
+    )
+
+
+def test_a_share_of_a_gpu_is_one_to_docker() -> None:
+    asked = order(resources=Resources.of(cpus=1, memory=1, gpus=0.5)).spec
+    assert " --gpus 1 " in command.preview(asked)
 
 
 def test_storage_is_only_promised_where_it_is_enforced() -> None:
@@ -87,7 +87,7 @@ def test_storage_is_only_promised_where_it_is_enforced() -> None:
 
 
 def test_an_image_that_looks_like_an_option_stays_an_image() -> None:
-    words = shlex.split(command.preview(order(image="--privileged", argv=("busybox", "true"))))
+    words = shlex.split(command.preview(order(image="--privileged", argv=("busybox", "true")).spec))
     assert words[words.index("--") + 1] == "--privileged"
 
 

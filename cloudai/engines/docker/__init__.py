@@ -186,7 +186,7 @@ class DockerEngine:
     def preview(self, order: Order) -> str:
         """See ``Engine.preview``."""
         limit = self._learned.storage_limit if self._learned else "watch"
-        return command.preview(order, storage_limit=limit)
+        return command.preview(order.spec, storage_limit=limit)
 
     # --- watching
 

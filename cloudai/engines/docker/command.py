@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -156,6 +157,12 @@ def run_options(
         options += ["--label", f"{key}={value}"]
     if not resources.gpu_milli:
         options += ["-e", "NVIDIA_VISIBLE_DEVICES=void"]
+    return options + _asked(spec, env)
+
+
+def _asked(spec: TaskSpec, env: tuple[str, ...]) -> list[str]:
+    """What the user's own flags become."""
+    options: list[str] = []
     for name in env:
         options += ["-e", name]
     for mount in spec.mounts:
@@ -175,20 +182,21 @@ def arguments(spec: TaskSpec) -> list[str]:
     return list(spec.argv) if spec.shell is None else ["-c", spec.shell]
 
 
-def preview(order: Order, *, storage_limit: str = "watch") -> str:
-    """The line a person would type for the same, values of variables left out."""
-    options = run_options(order, storage_limit=storage_limit, env=tuple(order.spec.env))
-    words = shlex.join(["docker", "run", "-d", *options])
-    if gpus := devices_text(order.spec.resources.gpu_milli):
-        words += f""" --gpus '"device=<{gpus} chosen on the worker>"'"""
-    return f"{words} -- {shlex.join([order.spec.image, *arguments(order.spec)])}"
-
-
-def devices_text(gpu_milli: int) -> str:
-    """``2``, or ``0.5 of one``; empty for none."""
-    if not gpu_milli:
-        return ""
-    return f"{gpu_milli // 1000}" if gpu_milli >= 1000 else f"{_thousandths(gpu_milli)} of one"
+def preview(spec: TaskSpec, *, storage_limit: str = "watch") -> str:
+    """The line a person would type for the same: without cloudai's own bookkeeping and the
+    defaults it says explicitly, values of variables left out. Docker knows no share of a GPU,
+    so there it is one."""
+    resources = spec.resources
+    words = ["docker", "run", "-d"]
+    words += ["--cpus", _thousandths(resources.cpu_milli), "--memory", _bytes(resources.memory)]
+    if storage_limit == "quota":
+        words += ["--storage-opt", f"size={_bytes(resources.storage)}"]
+    if resources.gpu_milli:
+        words += ["--gpus", str(math.ceil(resources.gpu_milli / 1000))]
+    if spec.shm_size is not None:
+        words += ["--shm-size", _bytes(spec.shm_size)]
+    words += _asked(spec, tuple(spec.env))
+    return shlex.join([*words, "--", spec.image, *arguments(spec)])
 
 
 def spec_hash(spec: TaskSpec) -> str:
