@@ -123,11 +123,14 @@ def _left(place: Place, need: Resources) -> tuple[float, float]:
 
 
 def say_why(task: Task, reasons: Mapping[str, str], workers: int) -> str:
-    """Why a task waits, in one line, workers with the same reason together."""
+    """Why a task waits, in one line, workers with the same reason together. A task for one
+    worker needs no name before its reason."""
     if not workers:
         return "no workers in the inventory; `cloudai register ID HOST` adds one"
     if not reasons:
         return f"Worker {task.spec.target} not found"
+    if task.spec.target is not None:
+        return reasons[task.spec.target]
     grouped: dict[str, list[str]] = {}
     for worker_id, reason in reasons.items():
         grouped.setdefault(reason, []).append(worker_id)

@@ -176,6 +176,10 @@ def test_tasks_spread_and_every_unplaced_one_has_a_reason():
 def test_a_target_is_the_only_candidate():
     plan = schedule(Snapshot([a_task(1, target="w2")], [place("w1"), place("w2")]))
     assert plan.placements == [("task-1", "w2")]
+    plan = schedule(
+        Snapshot([a_task(1, target="w2")], [place("w1"), Place("w2", None, "draining")])
+    )
+    assert plan.waiting == {"task-1": "draining"}
     plan = schedule(Snapshot([a_task(1, target="w9")], [place("w1")]))
     assert plan.waiting == {"task-1": "Worker w9 not found"}
 
