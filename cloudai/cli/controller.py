@@ -95,8 +95,10 @@ def stop(session: Session) -> int:
 
     client = session.connect(start=False)
     socket = socket_path(client.home)
+    words = "The controller is not running"
     with contextlib.suppress(NotRunning):
         client.post("/controller/stop")
+        words = "The controller has left; tasks on workers go on"
         # Its socket goes last: after that the home is free for the next one.
         deadline = time.monotonic() + STOP_WITHIN
         while os.path.exists(socket):
@@ -106,7 +108,7 @@ def stop(session: Session) -> int:
                     hint="controller.log in its home says what it waits for",
                 )
             time.sleep(0.02)
-    session.show({"status": "stopped"}, lambda _: say("✅ The controller is not running"))
+    session.show({"status": "stopped"}, lambda _: say(f"✅ {words}"))
     return 0
 
 

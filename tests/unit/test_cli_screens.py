@@ -770,6 +770,20 @@ def test_controller_status_and_stop_start_none(
     assert b"not running" in capfdbinary.readouterr().out
 
 
+def test_controller_stop_says_whether_there_was_one(
+    home: Path, cloudai: Cloudai, stub: StubController
+) -> None:
+    def leave(_: object) -> Reply:
+        (home / "controller.sock").unlink()
+        return Reply({"stopping": True})
+
+    stub.on("POST /controller/stop", leave)
+    assert cloudai("controller", "stop").out == (
+        "✅ The controller has left; tasks on workers go on\n"
+    )
+    assert cloudai("controller", "stop").out == "✅ The controller is not running\n"
+
+
 # ------------------------------------------------------------------ what everybody gets
 
 
