@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudai.controller import desk as desk_module
 from cloudai.controller import link as link_module
 from cloudai.controller.desk import Desk, has_ended, has_left_starting
 from cloudai.controller.link import Reach
@@ -353,6 +354,19 @@ async def test_a_storage_limit_that_is_watched_ends_it_with_that_reason(a_bench,
         task = await bench.ended(task)
         assert task.state is State.FAILED
         assert task.reason == "storage limit: 2.00 GB written, 1.00 GB asked for with -storage"
+
+
+async def test_a_list_of_workers_has_the_stale_ones_looked_at_again(a_bench, monkeypatch):
+    async with a_bench(w1=FakeWorker(), w2=FakeWorker()).running() as bench:
+        await until(lambda: len(bench.engines) == 2, "the links")
+        links = bench.controller.fleet.workers()
+        await until(lambda: all(link.sight for link in links), "both are seen")
+        before = [link.seen_at for link in links]
+        await bench.desk.workers()
+        links[0].seen_at = now() - 2 * desk_module.FRESH
+        await bench.desk.workers()
+        await until(lambda: links[0].seen_at >= before[0], "the stale one is seen again")
+        assert links[1].seen_at == before[1]
 
 
 async def test_a_worker_that_refuses_us_is_not_asked_again_by_itself(a_bench, monkeypatch):
