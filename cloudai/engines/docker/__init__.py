@@ -245,7 +245,8 @@ class DockerEngine:
 
     @asynccontextmanager
     async def _watching(self) -> AsyncIterator[Watch]:
-        """The open watch, opened on first use. One that lost its worker is not used again."""
+        """The open watch, opened on first use. One that lost its worker is not used again; one
+        slow or cut answer is no loss to those who follow logs and events through it."""
         learned = await self._known()
         async with self._opening:
             if self._watch is None:
@@ -259,16 +260,20 @@ class DockerEngine:
         try:
             yield watch
         except WorkerUnreachable:
-            if self._watch is watch:
+            if not await watch.answers() and self._watch is watch:
                 self._watch = None
                 await watch.close()
             raise
 
     async def close(self) -> None:
-        """Ends the watch; the shell is its owner's to close."""
+        """Ends the watch and the shell's connections; the next verb opens them again. So a
+        link that went silent is not waited for a second time."""
         watch, self._watch = self._watch, None
-        if watch is not None:
-            await watch.close()
+        try:
+            if watch is not None:
+                await watch.close()
+        finally:
+            await self._shell.close()
 
     # --- scripts
 
