@@ -17,6 +17,7 @@ from cloudai.core.errors import (
     CloudaiError,
     HostKeyChanged,
     HostKeyUnknown,
+    Indeterminate,
     WorkerUnreachable,
 )
 from cloudai.core.model import ContainerSight, Phase, WorkerSight, WorkerSpec
@@ -214,7 +215,10 @@ class Link:
     async def _follow(self, happenings: AsyncIterator[Happening]) -> None:
         async for happening in happenings:
             log.debug("worker %s: %s %s", self.id, happening.action, happening.assignment_id)
-            await self.look(happening.assignment_id)
+            try:
+                await self.look(happening.assignment_id)
+            except Indeterminate:
+                self.poke()  # a whole look says whether the worker is still there
 
     async def _close_quietly(self) -> None:
         try:

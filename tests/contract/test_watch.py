@@ -8,15 +8,16 @@ import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from cloudai.core.errors import ContainerGone, EngineFailed, WorkerUnreachable
-from cloudai.core.model import MIB, ContainerSight, Phase
+from cloudai.core.errors import ContainerGone, EngineFailed, Indeterminate, WorkerUnreachable
+from cloudai.core.model import MIB, ContainerSight, Phase, WorkerSpec
 from cloudai.engines import LogRecord
-from cloudai.engines.docker import labels
+from cloudai.engines.docker import DockerEngine, labels
+from cloudai.engines.docker.api_watch import ApiWatch
 from cloudai.engines.docker.watch import Watch, Way, open_watch
 from cloudai.shells import Shell, Terminal
 from tests.contract.relay import Relay
@@ -604,6 +605,33 @@ async def test_an_engine_that_is_away_is_a_worker_that_cannot_be_reached(
             await watch.look("task-1-x.1")
     with pytest.raises(WorkerUnreachable, match=re.escape(str(relay.path))):
         await open_watch(shell, f"unix://{relay.path}", prefer=way[0])
+
+
+async def test_one_answer_that_did_not_come_drops_no_follower(
+    way: tuple[Way, str], shell: Shell, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_: object) -> None:
+        raise Indeterminate("Docker did not answer in time")
+
+    name = fresh_name()
+    container_id = started(worker, name, "sh", "-c", "echo here; sleep 1000")
+    spec = WorkerSpec(id=worker.name, engine_socket=worker.docker_host)
+    engine = DockerEngine(spec, shell, watch_via=way[0])
+    async with (
+        AsyncExitStack() as stack,
+        engine.happenings() as happenings,
+        engine.logs(container_id, follow=True) as records,
+    ):
+        stack.push_async_callback(engine.close)
+        await anext(records)
+        monkeypatch.setattr(ApiWatch, "look", silent)
+        with pytest.raises(Indeterminate):
+            await engine.look(name)
+        assert engine.watching == way[0]
+        worker.docker("kill", name)
+        async with asyncio.timeout(SOON):
+            await drained(records)
+            assert (await anext(happenings)).assignment_id == name
 
 
 # ------------------------------------------------------------------------- choosing

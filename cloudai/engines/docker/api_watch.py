@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 from cloudai import scripts
-from cloudai.core.errors import ContainerGone, EngineFailed, Indeterminate
+from cloudai.core.errors import CloudaiError, ContainerGone, EngineFailed, Indeterminate
 from cloudai.core.model import ContainerSight
 from cloudai.engines import Happening, LogRecord, Usage
 from cloudai.shells import Shell, Terminal
@@ -36,6 +36,8 @@ FRESH = timedelta(seconds=5)
 """An end older than this on the engine's own clock is not looked at twice."""
 SAMPLE_APART = 0.3
 """Seconds between the two readings that give a share of CPU time."""
+ANSWERS_WITHIN = 5.0
+"""Seconds for the engine to show that it is there, turns waited for included."""
 MEASURING = 120.0
 """Seconds for the sizes of all containers: the engine walks their files."""
 LONGEST_EVENT = 1024**2
@@ -136,6 +138,14 @@ class ApiWatch:
             "exec", host=self._host, tty=int(tty), container=container_id, argv=list(argv)
         )
         return self._shell.terminal(command.strip(), tty=tty, columns=columns, rows=rows)
+
+    async def answers(self) -> bool:
+        try:
+            async with asyncio.timeout(ANSWERS_WITHIN):
+                await self._http.ping()
+        except (TimeoutError, CloudaiError):
+            return False
+        return True
 
     async def close(self) -> None:
         await self._doors.aclose()

@@ -30,7 +30,7 @@ class Watch(Protocol):
     """One worker's containers, seen from here.
 
     Every verb raises ``WorkerUnreachable`` or its child ``Indeterminate`` where a reply is
-    not whole; after that this watch may be broken for good: close it and open another.
+    not whole; where it no longer ``answers`` after that, close it and open another.
     ``EngineFailed``: the engine answered that it cannot be done.
     """
 
@@ -67,6 +67,9 @@ class Watch(Protocol):
         self, container_id: str, argv: Sequence[str], *, tty: bool, columns: int, rows: int
     ) -> AbstractAsyncContextManager[Terminal]:
         """A command in a running container; a process of the docker CLI in either way."""
+
+    async def answers(self) -> bool:
+        """Whether it still leads to the engine, asked now and soon known."""
 
     async def close(self) -> None: ...
 
