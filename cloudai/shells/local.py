@@ -175,6 +175,7 @@ class _PipeChannel(Channel, asyncio.SubprocessProtocol):
         self.exited(code if code >= 0 else 128 - code)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport.close()
         self.finished()
         self.gone.set()
 
@@ -193,7 +194,7 @@ class _PipeChannel(Channel, asyncio.SubprocessProtocol):
         _signal_group(self._transport.get_pid(), name)
 
     def close(self) -> None:
-        self._transport.close()
+        _let_go(self._transport)
 
     def resize(self, columns: int, rows: int) -> None:
         """Pipes have no size."""
@@ -338,10 +339,27 @@ class _PtyProcess(asyncio.SubprocessProtocol):
         self._channel.exited(code if code >= 0 else 128 - code)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport.close()
         self._channel.gone.set()
 
     def close(self) -> None:
-        self._transport.close()
+        _let_go(self._transport)
+
+
+def _let_go(transport: asyncio.SubprocessTransport) -> None:
+    """Closes a process's pipes and kills what has not ended.
+
+    Not by the transport's own ``close``: that polls, and so takes the exit status away from
+    asyncio's watcher, which then has none to tell.
+    """
+    if transport.get_returncode() is not None:
+        transport.close()
+        return
+    for fd in (0, 1, 2):
+        if (pipe := transport.get_pipe_transport(fd)) is not None:
+            pipe.close()
+    with suppress(ProcessLookupError):
+        os.kill(transport.get_pid(), signal.SIGKILL)
 
 
 def _signal_group(pid: int, name: str) -> None:

@@ -101,6 +101,14 @@ async def test_many_at_once_each_get_their_own_answer(shell: Shell) -> None:
     assert [reply.text for reply in replies] == [f"{n}\n" for n in range(30)]
 
 
+async def test_a_hundred_ends_are_all_known(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(20):
+        await asyncio.gather(*(shell.run("exit 3", timeout=30) for _ in range(5)))
+    await shell.close()
+    # Where its transport reaps a process itself, asyncio makes up a status and warns.
+    assert [one.getMessage() for one in caplog.records if one.name == "asyncio"] == []
+
+
 async def test_a_timeout_says_nothing_and_leaves_nothing(shell: Shell) -> None:
     mark = a_mark()
     with pytest.raises(Indeterminate, match="within 1 s"):
