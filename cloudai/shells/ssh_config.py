@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import asyncssh
-from asyncssh.config import SSHClientConfig
+from asyncssh.config import SSHClientConfig, SSHConfig
 
 from cloudai.core.errors import InvalidInput
 from cloudai.core.model import WorkerSpec
@@ -50,6 +50,8 @@ class Destination:
     """ssh_config names ``HostKeyAlgorithms`` for it."""
     connect_timeout: float | None
     """Seconds, where ssh_config says."""
+    keepalive: tuple[float, int] | None
+    """``ServerAliveInterval`` in seconds and ``ServerAliveCountMax``, where ssh_config says."""
     asked: tuple[str | None, int | None]
     """User and port that override ssh_config."""
     jump: Destination | None
@@ -139,6 +141,7 @@ class SshConfig:
             known_hosts=_paths(config.get("UserKnownHostsFile", [])),
             own_key_algorithms=config.get("HostKeyAlgorithms") is not None,
             connect_timeout=float(str(timeout)) if timeout else None,
+            keepalive=_keepalive(config),
             asked=(user, port),
             jump=behind,
             is_jump=depth > 0,
@@ -269,6 +272,12 @@ def _ssh_line(hop: Destination) -> str:
     user, port = hop.asked
     login = f"{user}@{hop.alias}" if user else hop.alias
     return f"ssh -p {port} {login}" if port else f"ssh {login}"
+
+
+def _keepalive(config: SSHConfig) -> tuple[float, int] | None:
+    """Never off: a dead connection must be noticed."""
+    interval, times = config.get("ServerAliveInterval"), config.get("ServerAliveCountMax", 3)
+    return (float(str(interval)), int(str(times))) if interval else None
 
 
 def _bare(host: str) -> str:

@@ -50,8 +50,9 @@ class Timeouts:
     """For the handshake and to be let in."""
     command: float = 30.0
     """For a stream or a terminal to begin."""
-    keepalive: float = 15.0
-    """Between questions whether the other side is still there; three unanswered end it."""
+    keepalive: float = 5.0
+    """Of silence before each question whether the other side is still there; three unanswered
+    end it. ``ServerAliveInterval`` of ssh_config goes first."""
 
 
 class Connection:
@@ -253,6 +254,7 @@ class Dialler:
         ring: Keyring,
     ) -> dict[str, Any]:
         user, port = destination.asked
+        interval, times = destination.keepalive or (self.timeouts.keepalive, 3)
         options: dict[str, Any] = {
             "host": destination.alias,
             "config": self.config.paths,
@@ -276,8 +278,8 @@ class Dialler:
             "encoding": None,
             "connect_timeout": None,
             "login_timeout": 0,
-            "keepalive_interval": self.timeouts.keepalive,
-            "keepalive_count_max": 3,
+            "keepalive_interval": interval,
+            "keepalive_count_max": times,
         }
         if user is not None:
             options["username"] = user

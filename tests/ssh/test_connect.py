@@ -377,9 +377,14 @@ def runs(pid: int) -> bool:
         return False
 
 
-async def test_a_worker_that_freezes_during_a_call_is_noticed_by_keepalive(lab: Lab) -> None:
+@pytest.mark.parametrize("by_config", [False, True])
+async def test_a_worker_that_freezes_during_a_call_is_noticed_by_keepalive(
+    lab: Lab, by_config: bool
+) -> None:
     server = lab.sshd()
-    network = lab.network(keepalive=0.3)
+    network = lab.network(keepalive=60 if by_config else 0.3)
+    if by_config:
+        lab.config.write_text("Host *\n  ServerAliveInterval 1\n  ServerAliveCountMax 1\n")
     shell = network.shell(lab.spec(server))
     gate = lab.folder / "gate"
     call = asyncio.create_task(shell.run(f"touch {gate}; sleep 60", timeout=60))
