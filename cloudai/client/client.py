@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -15,16 +15,15 @@ from urllib.parse import quote, unquote, urlencode
 import cloudai
 from cloudai.core.errors import InvalidInput, TaskNotFound, WorkerNotFound
 
-from .connection import NotRunning, UnixConnection, connect, translated
+from .connection import CONNECT_WITHIN, NotRunning, connect, translated
 from .errors import ControllerFailed, error_from_json
+from .http import Response, send
 from .place import Inventory, socket_path
-from .start import start_controller
 
 ANSWER_WITHIN = 120.0
 """Seconds; ``POST /workers/`` connects, probes and runs the doctor in one answer."""
 LISTENS_WITHIN = 20.0
 """Seconds."""
-CHUNK = 65536
 
 Query = Mapping[str, Any]
 """Values: text, numbers, bools, sequences of those; ``None`` is left out."""
@@ -101,7 +100,7 @@ class Client:
         """
         path = socket_path(self.home)
         with translated(path):
-            self._reach(lambda: connect(path).close(), stay=stay)
+            self._reach(lambda: connect(path), stay=stay).close()
         return path
 
     def headers(self) -> dict[str, str]:
@@ -148,37 +147,36 @@ class Client:
         query: Query | None = None,
         body: object = None,
         patience: float | None = None,
-    ) -> Iterator[http.client.HTTPResponse]:
+    ) -> Iterator[Response]:
         """Sends, and answers the response of a success; anything else is raised."""
         target = path + _query_text(query or {})
         payload = None if body is None else _payload(body)
-        with closing(self._connection(patience)) as connection:
+        with closing(self._connection(patience)) as link, link.makefile("rb") as reader:
             with translated(socket_path(self.home)):
                 headers = self.headers()
                 if payload is not None:
                     headers["Content-Type"] = "application/json"
-                connection.request(method, target, body=payload, headers=headers)
-                response = connection.getresponse()
+                send(link, method, target, headers=headers, body=payload)
+                response = Response(reader)
                 self.heed(
-                    version=response.headers.get("X-Cloudai-Version"),
-                    notice=response.headers.get("X-Cloudai-Notice"),
+                    version=response.headers.get("x-cloudai-version"),
+                    notice=response.headers.get("x-cloudai-notice"),
                 )
                 if response.status >= 400:
                     raise error_from_json(_parsed(response.read()), status=response.status)
             # What breaks in the reader's own hands is not the controller's fault.
-            with closing(response):
-                yield response
+            yield response
 
-    def _connection(self, patience: float | None) -> UnixConnection:
+    def _connection(self, patience: float | None) -> socket.socket:
         """Connected. Starting a controller happens here, before anything was sent."""
         path = socket_path(self.home)
         seconds = self._patience if patience is None else patience
-        link = UnixConnection(path, timeout=None if seconds == float("inf") else seconds)
         with translated(path):
-            self._reach(link.connect)
+            link = self._reach(lambda: connect(path, within=min(seconds, CONNECT_WITHIN)))
+        link.settimeout(None if seconds == float("inf") else seconds)
         return link
 
-    def _reach(self, connect: Callable[[], None], *, stay: bool = False) -> None:
+    def _reach(self, connect: Callable[[], socket.socket], *, stay: bool = False) -> socket.socket:
         """Connects, to a controller that is started for it where none runs and we may.
 
         One that is just leaving listens no more and still holds its home, and one that was
@@ -189,6 +187,8 @@ class Client:
         except NotRunning:
             if not self._start:
                 raise
+        from .start import start_controller  # seldom needed, and then a process is worth its time
+
         deadline = time.monotonic() + LISTENS_WITHIN
         while True:
             start_controller(self.home, self.inventory.path, stay=stay)
@@ -203,15 +203,14 @@ class Client:
                     hint="controller.log in its home says why; `cloudai controller run` shows it",
                 )
 
-    def _chunks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+    def _chunks(self, response: Response) -> Iterator[bytes]:
+        pieces = response.pieces()
         while True:
             with translated(socket_path(self.home)):
-                chunk = response.read1(CHUNK)
-                if not chunk and response.length:
-                    raise http.client.IncompleteRead(b"", response.length)
-            if not chunk:
+                piece = next(pieces, None)
+            if piece is None:
                 return
-            yield chunk
+            yield piece
 
 
 def task_path(task: str, *rest: str) -> str:

@@ -1,8 +1,7 @@
-"""HTTP over a UNIX socket, and foreign errors translated once."""
+"""The controller's UNIX socket, and foreign errors translated once."""
 
 from __future__ import annotations
 
-import http.client
 import socket
 import time
 from collections.abc import Iterator
@@ -16,20 +15,6 @@ CONNECT_WITHIN = 5.0
 
 class NotRunning(Exception):
     """Nobody listens on the socket."""
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """An HTTP connection to a path instead of a host."""
-
-    def __init__(self, path: str, *, timeout: float | None) -> None:
-        super().__init__("controller", timeout=timeout)
-        self._path = path
-        self._seconds = timeout
-
-    def connect(self) -> None:
-        """Raises ``NotRunning`` where nobody listens."""
-        self.sock = connect(self._path, within=min(self._seconds or CONNECT_WITHIN, CONNECT_WITHIN))
-        self.sock.settimeout(self._seconds)
 
 
 def connect(path: str, *, within: float = CONNECT_WITHIN) -> socket.socket:
@@ -65,7 +50,7 @@ def translated(path: str) -> Iterator[None]:
             "The controller does not answer",
             hint="`cloudai controller status` shows it, controller.log in its home says more",
         ) from error
-    except (http.client.HTTPException, ConnectionError) as error:
+    except ConnectionError as error:
         raise ControllerFailed(
             "The controller went away before it had answered",
             hint="what was asked may or may not have been done: look with `cloudai tasks`;"
