@@ -4,9 +4,10 @@
 
     queued ──Placed──► starting ──Started──► running ──Exited(0)──► completed
       │ ▲                 │ │                  │  │ └───Exited(n)──► failed
-      │ └────Refused──────┘ └─StartFailed─► failed│
-      │                   │                       │ Lost ─────────► failed
+      │ ├────Refused──────┘ └─StartFailed─► failed└─Gone, Restarted─► failed
+      │ └────Lost(requeue), from any worker;  Lost ─► failed | cancelled
       └──StopAsked──► cancelled   StopAsked ──► stopping ──Exited/Gone──► cancelled | failed
+      Adopted: queued ──► running
 
 ``advance`` is total: an event that does not apply to the task as it stands now is stale news
 and answers ``None``; nobody may then write anything.
@@ -64,7 +65,8 @@ class Exited:
     at: datetime
     number: int
     container_id: str
-    exit_code: int
+    exit_code: int | None
+    """``None``: the engine has no record of it."""
     oom_killed: bool = False
     error: str = ""
     started_at: datetime | None = None
@@ -89,7 +91,52 @@ class Gone:
     reason: str = ""
 
 
-Event = Placed | Refused | Started | StartFailed | Exited | StopAsked | Gone
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarted:
+    """Its container was started again by someone else: what it now does is another run."""
+
+    at: datetime
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """Its worker cannot be reached, and the assignment is given up: as the task's owner chose
+    beforehand, or by a person's word that it is gone for good."""
+
+    at: datetime
+    number: int
+    reason: str
+    requeue: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """A person says that this container, which no assignment claims, is the task's."""
+
+    at: datetime
+    number: int
+    worker_id: str
+    container_id: str
+    gpus: tuple[str, ...] = ()
+
+
+Event = (
+    Placed
+    | Refused
+    | Started
+    | StartFailed
+    | Exited
+    | StopAsked
+    | Gone
+    | Restarted
+    | Lost
+    | Adopted
+)
+
+
+RESTARTED = "restarted on the worker by someone else: how it ended is not known"
+"""Why a task failed whose container ran a second time."""
 
 
 def advance(task: Task, event: Event) -> Task | None:
@@ -97,6 +144,8 @@ def advance(task: Task, event: Event) -> Task | None:
 
     Events that carry an assignment's number apply to that assignment only.
     """
+    if isinstance(event, Adopted):
+        return _adopted(task, event)
     number = getattr(event, "number", None)
     if number is not None and (task.assignment is None or task.assignment.number != number):
         return None
@@ -158,8 +207,43 @@ def advance(task: Task, event: Event) -> Task | None:
                 event.reason or "its container is gone",
                 harvested=True,
             )
+        case Restarted(), State.RUNNING:
+            return _end(task, State.FAILED, event.at, RESTARTED)
+        case Lost(), State.STARTING | State.RUNNING | State.STOPPING:
+            return _lost(task, event)
         case _:
             return None
+
+
+def _lost(task: Task, event: Lost) -> Task:
+    assert task.assignment is not None
+    given_up = replace(task, assignment=replace(task.assignment, lost=True))
+    if task.state is State.STOPPING:
+        return _end(given_up, _after_stop(task), event.at, task.stop_reason)
+    if event.requeue and not task.direct:
+        return replace(
+            _close(given_up, event.at, event.reason),
+            state=State.QUEUED,
+            reason=event.reason,
+            started_at=None,
+        )
+    return _end(given_up, State.FAILED, event.at, event.reason)
+
+
+def _adopted(task: Task, event: Adopted) -> Task | None:
+    last = task.assignment.number if task.assignment else 0
+    if task.state is not State.QUEUED or event.number <= last:
+        return None
+    assignment = Assignment(
+        task_id=task.id, number=event.number, worker_id=event.worker_id, placed_at=event.at
+    )
+    return _started(
+        replace(task, assignment=assignment),
+        event.at,
+        event.container_id,
+        event.gpus,
+        State.RUNNING,
+    )
 
 
 def _after_stop(task: Task) -> State:
@@ -206,6 +290,8 @@ def why_it_failed(event: Exited) -> str:
     code = event.exit_code
     if event.error:
         return event.error
+    if code is None:
+        return "no record of how it ended"
     if event.oom_killed:
         limit = f" (limit {event.memory / 2**30:.2f} GB)" if event.memory else ""
         return f"out of memory{limit}: killed by the kernel; ask for more with -mem"

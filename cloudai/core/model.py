@@ -41,6 +41,16 @@ FINAL = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 ASSIGNED = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
 
 
+class OnLost(StrEnum):
+    """What becomes of a task whose worker stays out of reach. The user's choice, per task."""
+
+    WAIT = "wait"
+    """Nothing, by itself, however long."""
+    REQUEUE = "requeue"
+    """Run elsewhere. The lost one may still run where nobody can see it: twice at once."""
+    FAIL = "fail"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """An amount of a worker: what a task asks, what is reserved, what is free."""
@@ -205,6 +215,9 @@ class ContainerSight:
     oom_killed: bool = False
     error: str = ""
     """The engine's own word on why it could not start."""
+    image: str = ""
+    argv: tuple[str, ...] = ()
+    """What runs in it: its entrypoint and command."""
     limits: Mapping[str, int] = field(default_factory=dict)
     """Read back from the engine: cpu_milli, memory, memory_swap, pids, storage (0: unlimited)."""
 
@@ -297,6 +310,9 @@ class TaskSpec:
     grace: float = 10.0
     """Seconds between the polite and the hard stop."""
     idempotency_key: str | None = None
+    on_lost: OnLost = OnLost.WAIT
+    lost_after: float = 600.0
+    """Seconds out of reach after which ``on_lost`` applies; see ``core.lost``."""
 
     @property
     def command(self) -> str:
@@ -320,6 +336,9 @@ class Assignment:
     reason: str = ""
     harvested: bool = False
     """Log at home and container gone (or never there)."""
+    lost: bool = False
+    """Given up while its worker could not be reached. Its container, if it is seen again, is a
+    stale one: stopped, its log brought home, removed."""
 
     @property
     def id(self) -> str:

@@ -6,19 +6,30 @@ state     absent              created, never started    running (or paused)     
 STARTING  start (again)       start, or StartFailed     Started                  Exited
 RUNNING   confirm, then Gone  Gone                      – (limits are checked)   Exited
 STOPPING  confirm, then Gone  remove, Gone              stop (again)             Exited
-final     – (harvested)       remove                    stop: stale assignment   harvest, remove
+final     harvest (log lost)  remove                    stop: stale assignment   harvest, remove
 ========  ==================  ========================  =======================  ===============
 
 Unreachable, or not seen since the task last changed: wait. Always.
+
+A RUNNING task whose container was started at another time than the assignment remembers was
+restarted by someone: Restarted, alive or exited. A container with another id than the
+assignment's is another container: then its own is absent. One that ended while its engine was
+not there has no exit code worth the name: Exited without one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from .lifecycle import Event, Exited, Gone, Started, StartFailed, StopAsked
+from .lifecycle import Event, Exited, Gone, Restarted, Started, StartFailed, StopAsked
 from .model import ContainerSight, Phase, State, Task
+
+NO_RECORD_CODE = 255
+"""What an engine shows for a container of whose end it has no record (facts, 18)."""
+COMING_UP = timedelta(seconds=60)
+"""Within this after its start an engine finds out which of its containers are no more."""
+NO_RECORD = "no record of how it ended: the engine was restarted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,8 @@ class Sighting:
     container: ContainerSight | None = None
     confirmed: bool = False
     """An absence that was asked about by name, not concluded from a list."""
+    engine_started: datetime | None = None
+    """On the worker's clock, where it is known."""
 
 
 UNSEEN = Sighting(seen=False)
@@ -89,10 +102,12 @@ def reconcile(task: Task, sighting: Sighting, now: datetime) -> Action:
     if task.assignment is None or not sighting.seen:
         return Wait()
     container = sighting.container
+    if container is not None and task.assignment.container_id not in (None, container.id):
+        sighting, container = Sighting(True, confirmed=True), None
     if container is None:
         return _absent(task, sighting, now)
     if container.phase is Phase.EXITED and container.started_at is not None:
-        return _exited(task, container, now)
+        return _exited(task, container, sighting, now)
     if container.phase in (Phase.CREATED, Phase.EXITED):
         return _never_started(task, container, now)
     return _alive(task, container, now)
@@ -116,8 +131,12 @@ def _absent(task: Task, sighting: Sighting, now: datetime) -> Action:
             )
         case State.STOPPING:
             return Record(Gone(at=now, number=number))
-        case _:
+        case state if not state.final:
             return Wait()
+        case _ if task.assignment.container_id is None or task.assignment.harvested:
+            return Wait()
+        case _:
+            return Harvest() if sighting.confirmed else Confirm()
 
 
 def _never_started(task: Task, container: ContainerSight, now: datetime) -> Action:
@@ -144,6 +163,8 @@ def _never_started(task: Task, container: ContainerSight, now: datetime) -> Acti
 
 def _alive(task: Task, container: ContainerSight, now: datetime) -> Action:
     assert task.assignment is not None
+    if container.started_at is None and not task.state.final:
+        return Wait()  # not whole: an engine that has just started it says when a moment later
     started = Started(
         at=container.started_at or now,
         number=task.assignment.number,
@@ -157,6 +178,8 @@ def _alive(task: Task, container: ContainerSight, now: datetime) -> Action:
             return Record(started)
         case State.STOPPING:
             return Stop(task.stop_reason)
+        case State.RUNNING if was_restarted(task, container):
+            return Record(Restarted(at=now, number=task.assignment.number))
         case State.RUNNING:
             if over := over_time(task, now):
                 return Record(StopAsked(at=now, reason=over))
@@ -165,19 +188,43 @@ def _alive(task: Task, container: ContainerSight, now: datetime) -> Action:
             return Stop("a stale assignment")
 
 
-def _exited(task: Task, container: ContainerSight, now: datetime) -> Action:
+def was_restarted(task: Task, container: ContainerSight) -> bool:
+    """Whether it runs, or ran, another time than the assignment knows of. To the microsecond:
+    no clock set right in between can look like it."""
+    assert task.assignment is not None
+    known, seen = task.assignment.started_at, container.started_at
+    return known is not None and seen is not None and known != seen
+
+
+def has_no_record(container: ContainerSight, engine_started: datetime | None) -> bool:
+    """Whether it ended while its engine was not there to see it: what the engine shows as its
+    exit code and end is its own invention, made as it came up again."""
+    if container.exit_code is None:
+        return True
+    if container.exit_code != NO_RECORD_CODE or engine_started is None:
+        return False
+    if container.started_at is None or container.started_at >= engine_started:
+        return False
+    ended = container.finished_at
+    return ended is None or engine_started <= ended <= engine_started + COMING_UP
+
+
+def _exited(task: Task, container: ContainerSight, sighting: Sighting, now: datetime) -> Action:
     assert task.assignment is not None
     if task.state.final:
         return Harvest()
+    if task.state is State.RUNNING and was_restarted(task, container):
+        return Record(Restarted(at=now, number=task.assignment.number))
+    unknown = has_no_record(container, sighting.engine_started)
     return Record(
         Exited(
             at=container.finished_at or now,
             number=task.assignment.number,
             container_id=container.id,
             # An exit without a code is not a success (facts, 16).
-            exit_code=255 if container.exit_code is None else container.exit_code,
+            exit_code=None if unknown else container.exit_code,
             oom_killed=container.oom_killed,
-            error=container.error,
+            error=container.error or (NO_RECORD if unknown and sighting.engine_started else ""),
             started_at=container.started_at,
             memory=container.held.memory,
         )

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from .errors import InvalidInput
 from .image import check_image
-from .model import DEFAULT_RESOURCES, MIB, Resources, TaskSpec
+from .model import DEFAULT_RESOURCES, MIB, OnLost, Resources, TaskSpec
 from .mounts import check_mount, mount_target
 from .names import check_env_name, check_run_as, check_task_name, check_user, check_worker_id
 from .units import parse_amount, parse_cpus, parse_duration, parse_gpus
@@ -34,6 +34,9 @@ DEFAULT_GRACE = 10.0
 LONGEST_GRACE = 3600.0
 """Seconds."""
 LONGEST_PATH = 4096
+DEFAULT_LOST_AFTER = 600.0
+LEAST_LOST_AFTER = 60.0
+"""Seconds: less is a network's hiccup."""
 
 _NVIDIA_DOORS = {
     "NVIDIA_VISIBLE_DEVICES": "it would choose GPUs past the assignment",
@@ -70,7 +73,7 @@ class Request:
 FIELDS = (
     *("docker_image", "argv", "command", "req_cpu", "req_memory", "req_storage", "req_gpu"),
     *("user_id", "name", "target", "env", "mounts", "workdir", "run_as", "shm_size"),
-    *("time_limit", "grace", "idempotency_key"),
+    *("time_limit", "grace", "idempotency_key", "on_lost", "lost_after"),
 )
 """All that may be sent; only ``docker_image`` must be."""
 
@@ -116,6 +119,8 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
         time_limit=_time_limit(request),
         grace=_grace(request),
         idempotency_key=request.read("idempotency_key", _key, otherwise=None),
+        on_lost=request.read("on_lost", _on_lost, otherwise=OnLost.WAIT),
+        lost_after=_lost_after(request),
     )
 
 
@@ -286,3 +291,17 @@ def _grace(request: Request) -> float:
     if grace > LONGEST_GRACE:
         raise _refuse("grace", request.body["grace"], "give 0 to 3600 seconds")
     return grace
+
+
+def _on_lost(text: str, *, what: str) -> OnLost:
+    try:
+        return OnLost(text)
+    except ValueError:
+        raise _refuse(what, text, "give wait, requeue or fail") from None
+
+
+def _lost_after(request: Request) -> float:
+    after = request.quantity("lost_after", parse_duration, otherwise=DEFAULT_LOST_AFTER)
+    if after < LEAST_LOST_AFTER:
+        raise _refuse("lost_after", request.body["lost_after"], "give a minute at the least")
+    return after

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from cloudai.core.errors import (
+    Conflict,
     InvalidInput,
     StoreBusy,
     StoreFailed,
@@ -111,6 +112,24 @@ class Database:
             point("copy.written")
             beside.replace(target)
             sync_folder(target.parent)
+
+    def copy_to_new(self, target: Path) -> None:
+        """As ``copy_to``, to a place where nothing is; raises ``Conflict`` otherwise."""
+        with disk_errors(target):
+            try:
+                descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:
+                raise Conflict(
+                    f"{target} is there already; nothing was written",
+                    hint="give another name, or remove it first",
+                ) from None
+            os.close(descriptor)
+        try:
+            self.copy_to(target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            target.with_name(f".{target.name}.new").unlink(missing_ok=True)
+            raise
 
     def close(self) -> None:
         with self._lock:

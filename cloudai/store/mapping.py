@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row
 
 from cloudai.core.errors import StoreTooNew
-from cloudai.core.model import Assignment, Resources, State, Task, TaskSpec
+from cloudai.core.model import Assignment, OnLost, Resources, State, Task, TaskSpec
 
 from .rows import ASSIGNMENT, TASK
 
@@ -49,6 +49,7 @@ ASSIGNMENT_COLUMNS: tuple[ColumnElement[Any], ...] = (
     ASSIGNMENT.c.exit_code,
     ASSIGNMENT.c.reason,
     ASSIGNMENT.c.harvested,
+    ASSIGNMENT.c.lost,
 )
 
 
@@ -73,6 +74,7 @@ def spec_from_text(text: str, *, task_id: str, columns: Values) -> TaskSpec:
     for name, value in fields.items():
         if isinstance(value, list):
             fields[name] = tuple(value)
+    fields["on_lost"] = OnLost(fields.get("on_lost", OnLost.WAIT))
     return TaskSpec(resources=Resources(**resources), **fields, **columns)
 
 
@@ -162,6 +164,7 @@ def assignment_from(row: tuple[Any, ...]) -> Assignment:
         exit_code,
         reason,
         harvested,
+        lost,
     ) = row
     return Assignment(
         task_id=task_id,
@@ -175,4 +178,5 @@ def assignment_from(row: tuple[Any, ...]) -> Assignment:
         exit_code=exit_code,
         reason=reason,
         harvested=harvested,
+        lost=lost,
     )

@@ -53,16 +53,15 @@ def live() -> Selection:
 
 
 def to_harvest() -> Selection:
-    """Final ones whose container may still be on its worker.
+    """Final ones whose container may still be on its worker, and was not given up.
 
     The words of the condition are those of its index, or SQLite does not see that it serves;
     and "not live", which no index answers, keeps it from walking through all that ended.
     """
     waiting = text("assignment.harvested = 0 AND assignment.container_id IS NOT NULL")
     candidates = select(ASSIGNMENT.c.task_id).where(waiting)
-    return WHOLE.where(TASK.c.id.in_(candidates), waiting, TASK.c.state.not_in(LIVE)).order_by(
-        TASK.c.position
-    )
+    mine = (TASK.c.id.in_(candidates), waiting, TASK.c.state.not_in(LIVE))
+    return WHOLE.where(*mine, ~ASSIGNMENT.c.lost).order_by(TASK.c.position)
 
 
 def matching(
@@ -102,6 +101,12 @@ def assignments_of(task_id: str) -> Selection:
         .where(ASSIGNMENT.c.task_id == task_id)
         .order_by(ASSIGNMENT.c.number)
     )
+
+
+def containers_of(task_ids: Collection[str]) -> Selection:
+    """Which container each assignment of these tasks has, as far as it is known."""
+    columns = (ASSIGNMENT.c.task_id, ASSIGNMENT.c.number, ASSIGNMENT.c.container_id)
+    return select(*columns).where(ASSIGNMENT.c.task_id.in_(sorted(task_ids)))
 
 
 def story_of(task_id: str) -> Selection:

@@ -128,6 +128,7 @@ class AssignmentRow(SQLModel, table=True):
     exit_code: int | None = Field(default=None, sa_type=BigInteger)
     reason: str = Field(sa_type=Text)
     harvested: bool
+    lost: bool
 
 
 class HappeningRow(SQLModel, table=True):

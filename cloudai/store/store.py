@@ -154,6 +154,13 @@ class Store:
             rows = connection.execute(queries.assignments_of(task_id))
             return [assignment_from(tuple(row)) for row in rows]
 
+    def known_containers(self, task_ids: Collection[str]) -> dict[str, str | None]:
+        """By assignment id, the container of each assignment of these tasks (``None``: not
+        known yet); tasks that are not here are left out."""
+        with self._database.read() as connection:
+            rows = connection.execute(queries.containers_of(task_ids))
+            return {f"{task_id}.{number}": container for task_id, number, container in rows}
+
     def events(self, task_id: str) -> list[EventRow]:
         """A task's story, in the order it was written."""
         with self._database.read() as connection:
@@ -255,6 +262,13 @@ class Store:
             "success_rate": round(100 * completed / ended, 1) if ended else 0.0,
             "average_execution_time": round(mean / 1_000_000, 3),
         }
+
+    def backup(self, target: Path) -> None:
+        """Puts a whole copy of the database (0600) at ``target``, while it is in use.
+
+        Raises ``Conflict`` where something is there already.
+        """
+        self._database.copy_to_new(target)
 
     def integrity(self) -> list[str]:
         """What SQLite finds wrong with the file; empty when all is well."""

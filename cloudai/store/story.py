@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cloudai.core.lifecycle import (
+    RESTARTED,
+    Adopted,
     Event,
     Exited,
     Gone,
+    Lost,
     Placed,
     Refused,
+    Restarted,
     Started,
     StartFailed,
     StopAsked,
@@ -49,4 +53,11 @@ def tell(event: Event) -> EventRow:
             what, text = "stop_asked", event.reason or "by the user"
         case Gone():
             what, text = "gone", event.reason or "no container is left"
+        case Restarted():
+            what, text = "restarted", RESTARTED
+        case Lost():
+            back = "; back to the queue" if event.requeue else ""
+            what, text = "lost", f"{event.reason}{back}"
+        case Adopted():
+            what, text = "adopted", f"container {event.container_id[:12]} on {event.worker_id}"
     return EventRow(event.at, what, text)

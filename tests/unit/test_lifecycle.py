@@ -8,10 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cloudai.core.lifecycle import (
+    RESTARTED,
+    Adopted,
     Exited,
     Gone,
+    Lost,
     Placed,
     Refused,
+    Restarted,
     Started,
     StartFailed,
     StopAsked,
@@ -27,6 +31,7 @@ from cloudai.core.model import (
     TaskSpec,
 )
 from cloudai.core.reconcile import (
+    NO_RECORD,
     UNSEEN,
     Confirm,
     Harvest,
@@ -63,6 +68,9 @@ STARTING = after(PLACED)
 RUNNING = after(PLACED, STARTED)
 STOPPING = after(PLACED, STARTED, StopAsked(at=NOW))
 COMPLETED = after(PLACED, STARTED, exited())
+LOST = Lost(at=NOW, number=1, reason="away")
+REQUEUE = Lost(at=NOW, number=1, reason="away", requeue=True)
+ADOPTED = Adopted(at=NOW, number=2, worker_id="w2", container_id="c2")
 
 
 def test_a_good_life():
@@ -137,6 +145,13 @@ def test_a_limit_fails_with_its_reason():
         (QUEUED, STARTED),
         (QUEUED, exited()),
         (STARTING, Gone(at=NOW, number=1)),
+        (STARTING, Restarted(at=NOW, number=1)),
+        (STOPPING, Restarted(at=NOW, number=1)),
+        (QUEUED, LOST),
+        (COMPLETED, LOST),
+        (RUNNING, replace(LOST, number=2)),
+        (RUNNING, ADOPTED),
+        (COMPLETED, ADOPTED),
     ],
 )
 def test_stale_news_changes_nothing(task, event):
@@ -164,6 +179,10 @@ ALIVE = seen(Phase.RUNNING)
 PAUSED = seen(Phase.PAUSED)
 ENDED = seen(Phase.EXITED)
 NEVER = seen(Phase.EXITED, started_at=None)
+LATER = NOW + timedelta(microseconds=1)
+RERUN = seen(Phase.RUNNING, started_at=LATER)
+RERUN_ENDED = seen(Phase.EXITED, started_at=LATER)
+ANOTHER = seen(Phase.EXITED, id="c2")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +205,14 @@ NEVER = seen(Phase.EXITED, started_at=None)
         (STOPPING, CREATED, Record),
         (STOPPING, ALIVE, Stop),
         (STOPPING, ENDED, Record),
-        (COMPLETED, ABSENT, Wait),
+        (COMPLETED, ABSENT, Confirm),
+        (COMPLETED, GONE, Harvest),
+        (COMPLETED, RERUN, Stop),
+        (COMPLETED, RERUN_ENDED, Harvest),
+        (COMPLETED, ANOTHER, Harvest),
+        (replace(COMPLETED, assignment=replace(COMPLETED.assignment, harvested=True)), GONE, Wait),
+        (STOPPING, RERUN, Stop),
+        (STARTING, seen(Phase.RUNNING, started_at=None), Wait),
         (COMPLETED, CREATED, Remove),
         (COMPLETED, ALIVE, Stop),
         (COMPLETED, ENDED, Harvest),
@@ -208,6 +234,11 @@ def test_what_a_sighting_means(task, sighting, action):
         (RUNNING, seen(Phase.EXITED, exit_code=None), Exited, State.FAILED),
         (RUNNING, NEVER, Gone, State.FAILED),
         (RUNNING, GONE, Gone, State.FAILED),
+        (RUNNING, RERUN, Restarted, State.FAILED),
+        (RUNNING, RERUN_ENDED, Restarted, State.FAILED),
+        (RUNNING, ANOTHER, Gone, State.FAILED),
+        (STOPPING, RERUN_ENDED, Exited, State.CANCELLED),
+        (STOPPING, ANOTHER, Gone, State.CANCELLED),
         (STOPPING, ENDED, Exited, State.CANCELLED),
         (STOPPING, CREATED, Gone, State.CANCELLED),
         (STOPPING, GONE, Gone, State.CANCELLED),
@@ -232,5 +263,83 @@ def test_a_time_limit_stops_at_its_time_and_not_before():
 def test_no_event_leaves_a_final_state():
     for state in FINAL:
         task = replace(COMPLETED, state=state)
-        for event in (PLACED, STARTED, exited(1), StopAsked(at=NOW), Gone(at=NOW, number=1)):
+        news = (PLACED, STARTED, exited(1), StopAsked(at=NOW), Gone(at=NOW, number=1))
+        for event in (*news, LOST, REQUEUE, ADOPTED, Restarted(at=NOW, number=1)):
             assert advance(task, event) is None
+
+
+# ------------------------------------------------------------------ lost, adopted, restarted
+
+
+@pytest.mark.parametrize(
+    ("task", "event", "state", "reason"),
+    [
+        (STARTING, LOST, State.FAILED, "away"),
+        (RUNNING, LOST, State.FAILED, "away"),
+        (STOPPING, LOST, State.CANCELLED, "cancelled"),
+        (STARTING, REQUEUE, State.QUEUED, "away"),
+        (RUNNING, REQUEUE, State.QUEUED, "away"),
+        (STOPPING, REQUEUE, State.CANCELLED, "cancelled"),
+        (replace(RUNNING, direct=True), REQUEUE, State.FAILED, "away"),
+        (after(StopAsked(at=NOW, reason="limit"), task=RUNNING), REQUEUE, State.FAILED, "limit"),
+    ],
+)
+def test_a_lost_assignment(task, event, state, reason):
+    lost = advance(task, event)
+    assert (lost.state, lost.reason) == (state, reason)
+    assert lost.assignment.lost
+    assert not lost.assignment.harvested, "its log may still come home"
+    assert lost.assignment.container_id == task.assignment.container_id
+
+
+def test_a_requeued_task_starts_afresh_under_the_next_number():
+    task = after(REQUEUE, replace(PLACED, worker_id="w2"), task=RUNNING)
+    assert (task.assignment.number, task.worker_id, task.assignment.lost) == (2, "w2", False)
+    assert task.started_at is None
+    assert advance(task, exited(0)) is None, "late news of the first one"
+
+
+def test_adopting_claims_a_container_for_a_task_that_waits():
+    task = after(ADOPTED)
+    assert (task.state, task.assignment.id, task.worker_id) == (State.RUNNING, "task-1-a.2", "w2")
+    assert task.assignment.container_id == "c2"
+    done = after(replace(exited(), number=2, container_id="c2"), task=task)
+    assert done.state is State.COMPLETED
+    requeued = after(REQUEUE, task=RUNNING)
+    assert advance(requeued, replace(ADOPTED, number=1)) is None, "a number is given once"
+
+
+def test_a_restarted_container_is_no_success_and_its_log_comes_home():
+    task = after(Restarted(at=NOW, number=1), task=RUNNING)
+    assert (task.state, task.reason, task.exit_code) == (State.FAILED, RESTARTED, None)
+    assert not task.assignment.harvested
+
+
+SECOND = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "code", "ended", "known"),
+    [
+        (NOW + 60 * SECOND, 255, NOW + 61 * SECOND, False),
+        (NOW + 60 * SECOND, 255, None, False),
+        (NOW + 60 * SECOND, None, NOW + 61 * SECOND, False),
+        (None, None, NOW, False),
+        # Its own 255: before the engine went, long after it came back, or in its own time.
+        (NOW + 60 * SECOND, 255, NOW + 30 * SECOND, True),
+        (NOW + 60 * SECOND, 255, NOW + 600 * SECOND, True),
+        (NOW - 60 * SECOND, 255, NOW + 1 * SECOND, True),
+        (NOW + 60 * SECOND, 0, NOW + 61 * SECOND, True),
+        (None, 255, NOW + 61 * SECOND, True),
+    ],
+)
+def test_an_end_that_no_engine_saw_has_no_exit_code(engine, code, ended, known):
+    sighting = replace(seen(Phase.EXITED, exit_code=code, finished_at=ended), engine_started=engine)
+    action = reconcile(RUNNING, sighting, NOW)
+    assert isinstance(action.event, Exited)
+    assert action.event.exit_code == (code if known else None)
+    task = advance(RUNNING, action.event)
+    assert task.state is (State.COMPLETED if code == 0 else State.FAILED)
+    assert task.exit_code == action.event.exit_code
+    if not known:
+        assert task.reason == (NO_RECORD if engine else "no record of how it ended")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudai.core.errors import InvalidInput
-from cloudai.core.model import DEFAULT_RESOURCES, GIB, MIB, Resources, TaskSpec
+from cloudai.core.model import DEFAULT_RESOURCES, GIB, MIB, OnLost, Resources, TaskSpec
 from cloudai.core.request import FIELDS, MOST_ARGUMENTS, MOST_OF_A_VARIABLE, read_request
 
 
@@ -265,6 +265,16 @@ def test_time_limit_and_grace() -> None:
     assert read(grace=0).grace == 0
     assert "give 0 to 3600 seconds" in refused(grace="2h")
     assert read().grace == TaskSpec(image="x").grace
+
+
+def test_what_becomes_of_it_when_its_worker_is_lost() -> None:
+    assert (read().on_lost, read().lost_after) == (OnLost.WAIT, 600)
+    spec = read(on_lost="requeue", lost_after="1h")
+    assert (spec.on_lost, spec.lost_after) == (OnLost.REQUEUE, 3600)
+    assert "give wait, requeue or fail" in refused(on_lost="retry")
+    assert "a minute at the least" in refused(lost_after=59)
+    assert read(lost_after=60).lost_after == 60
+    assert read().lost_after == TaskSpec(image="x").lost_after
 
 
 def test_idempotency_keys_are_visible_text() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cloudai.core.errors import Conflict, InvalidInput, StoreTooNew, TaskNotFound
 from cloudai.core.lifecycle import Exited, Placed, Refused, Started, StopAsked
-from cloudai.core.model import GIB, Assignment, Resources, State, Task, TaskSpec
+from cloudai.core.model import GIB, Assignment, OnLost, Resources, State, Task, TaskSpec
 from cloudai.store import EventRow, Store
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -80,6 +80,8 @@ specs = st.builds(
     time_limit=st.none() | st.floats(0, 1e9),
     grace=st.floats(0, 1e6),
     idempotency_key=st.none(),
+    on_lost=st.sampled_from(OnLost),
+    lost_after=st.floats(0, 1e6),
 )
 codes = st.none() | st.integers(-(2**31), 2**31)
 
@@ -102,6 +104,7 @@ def tasks(draw):
             exit_code=codes,
             reason=words,
             harvested=st.booleans(),
+            lost=st.booleans(),
         )
     )
     return Task(
@@ -132,6 +135,7 @@ def test_a_task_comes_back_exactly_as_it_went_in(kept_open, task):
     found = kept_open.get(task.id)
     assert found == task
     assert type(found.state) is State
+    assert type(found.spec.on_lost) is OnLost
     assert found.created_at.tzinfo is UTC
     assert kept_open.assignments(task.id) == ([task.assignment] if task.assignment else [])
     with sqlite3.connect(kept_open._database.path) as raw:  # so that ids may come again
@@ -145,6 +149,7 @@ def test_every_field_of_a_spec_is_covered_by_that_test():
     assert drawn == {
         *("image", "argv", "shell", "resources", "user_id", "name", "target", "env", "mounts"),
         *("workdir", "run_as", "shm_size", "time_limit", "grace", "idempotency_key"),
+        *("on_lost", "lost_after"),
     }
 
 
@@ -179,9 +184,9 @@ def test_what_sqlite_cannot_hold_is_refused(store, task):
 def test_a_spec_of_a_newer_cloudai_is_not_read_as_half_of_it(store, path):
     store.submit(a_task())
     with sqlite3.connect(path) as raw:
-        raw.execute("""UPDATE task SET spec = json_set(spec, '$.on_lost', 'requeue')""")
+        raw.execute("""UPDATE task SET spec = json_set(spec, '$.not_yet', 'x')""")
     raw.close()
-    with pytest.raises(StoreTooNew, match="on_lost"):
+    with pytest.raises(StoreTooNew, match="not_yet"):
         store.get(a_task().id)
 
 
@@ -464,7 +469,7 @@ def test_metrics_are_those_of_the_api(store):
 
 def test_versions_are_said(store):
     assert store.sqlite_version == sqlite3.sqlite_version
-    assert store.schema_version == "0001"
+    assert store.schema_version == "0002"
     assert store.integrity() == []
 
 

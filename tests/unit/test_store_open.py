@@ -28,7 +28,7 @@ from cloudai.core.errors import (
     StoreTooNew,
 )
 from cloudai.core.lifecycle import Placed
-from cloudai.core.model import State, Task, TaskSpec
+from cloudai.core.model import OnLost, State, Task, TaskSpec
 from cloudai.store import Store, database, schema
 from cloudai.store.database import Database
 from cloudai.store.rows import METADATA
@@ -202,6 +202,8 @@ def test_the_first_released_schema_is_read_by_this_program(path):
         assert (task.id, task.state, task.spec.argv) == ("task-1-a", State.STARTING, ("a", "b"))
         assert task.created_at == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
         assert task.assignment.gpus == ("GPU-a",)
+        assert not task.assignment.lost
+        assert task.spec.on_lost is OnLost.WAIT
         assert [line.what for line in store.events(task.id)] == ["submitted"]
         assert store.id == "abc"
         assert store.integrity() == []
@@ -211,8 +213,8 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "{head}"
 
 def upgrade():
     with op.batch_alter_table("task", recreate="always") as batch:
@@ -228,7 +230,7 @@ def next_revision(tmp_path, monkeypatch):
     def make(more="pass"):
         folder = tmp_path / "versions"
         shutil.copytree(Path(schema.__file__).parent / "migrations" / "versions", folder)
-        (folder / "next.py").write_text(NEXT.format(more=more))
+        (folder / "next.py").write_text(NEXT.format(more=more, head=schema.HEAD))
         known = schema.alembic_config
 
         def config():
@@ -245,18 +247,18 @@ def test_a_migration_is_made_after_a_copy_and_loses_nothing(path, next_revision)
     first_released(path)
     next_revision()
     home = Database(path)
-    schema.bring_up_to_date(home, target="0002")
+    schema.bring_up_to_date(home, target="9999")
     with pytest.raises(StoreFailed), home.write() as connection:
         connection.exec_driver_sql("INSERT INTO event VALUES (9, 'task-none', 1, '', '')")
     home.close()
-    with raw(path) as now, raw(f"{path}.before-0002") as before:
-        for connection, revision in ((now, "0002"), (before, "0001")):
+    with raw(path) as now, raw(f"{path}.before-9999") as before:
+        for connection, revision in ((now, "9999"), (before, "0001")):
             assert connection.execute("SELECT * FROM alembic_version").fetchall() == [(revision,)]
             for table in ("task", "assignment", "event"):
                 count = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
                 assert count == (1,), f"{table} of {revision}"
         assert now.execute("SELECT colour FROM task").fetchall() == [("red",)]
-    assert stat.S_IMODE(Path(f"{path}.before-0002").stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path(f"{path}.before-9999").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(
@@ -267,7 +269,7 @@ def test_a_migration_that_fails_changes_nothing(path, next_revision, more):
     next_revision(more)
     home = Database(path)
     with pytest.raises((StoreFailed, ZeroDivisionError)):
-        schema.bring_up_to_date(home, target="0002")
+        schema.bring_up_to_date(home, target="9999")
     home.close()
     with Store.open(path, now=NOW) as store:
         assert [task.id for task in store.active()] == ["task-1-a"]
@@ -302,7 +304,7 @@ KILLED = """
 import sys, dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
-from cloudai.core.model import State, Task, TaskSpec
+from cloudai.core.model import OnLost, State, Task, TaskSpec
 from cloudai.core.lifecycle import Placed
 from cloudai.store import Store
 
