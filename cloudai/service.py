@@ -73,6 +73,10 @@ class Service:
 
     # ---------------------------------------------------------------- asking
 
+    async def unfinished(self) -> tuple[list[Task], list[Task]]:
+        """All tasks that have not ended, and ended ones whose log or container is still out."""
+        return await self.in_thread(lambda: (self.store.active(), self.store.unharvested()))
+
     async def find(self, wanted: str) -> Task:
         """By id, unique prefix of one, or name. Raises ``TaskNotFound``, ``Conflict``."""
         return await self.in_thread(self.store.find, wanted)

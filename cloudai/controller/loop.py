@@ -135,15 +135,17 @@ class Controller:
             await self.fleet.close()
 
     async def _pass(self) -> None:
-        active = await self.service.in_thread(self.service.store.active)
-        ended = await self.service.in_thread(self.service.store.unharvested)
+        began = time.monotonic()
+        active, ended = await self.service.unfinished()
         unfinished = [*active, *ended]
         self._needed = {task.worker_id for task in unfinished if task.worker_id is not None}
         self.follow_inventory()
         if unfinished:
             self.idle_since = time.monotonic()
         for task in unfinished:
-            self._reconcile(task)
+            # What changed since it was read is another pass's business: that change woke it.
+            if self._touched.get(task.id, float("-inf")) <= began:
+                self._reconcile(task)
         await self._strays({t.assignment.id for t in unfinished if t.assignment})
         await self._schedule(active)
         self._watch_sizes(active)
