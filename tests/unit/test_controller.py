@@ -21,7 +21,7 @@ from cloudai.core.errors import (
     WorkerNotFound,
     WorkerUnreachable,
 )
-from cloudai.core.model import State, Task
+from cloudai.core.model import Phase, State, Task
 from cloudai.engines.fake import FakeEngine, FakeWorker, Fault
 from cloudai.engines.fake_worker import Job
 from cloudai.inventory import InventoryFile
@@ -122,6 +122,30 @@ async def test_a_good_life(a_bench):
         assert await bench.log(task) == b"one\ntwo\n"
         assert not bench.workers["w1"].containers
         assert bench.workers["w1"].starts[task.assignment.id] == 1
+
+
+async def test_a_task_that_changed_while_it_was_read_is_left_to_the_next_pass(a_bench):
+    async with a_bench(w1=FakeWorker()).running() as bench:
+        task = await bench.reach(await bench.submit(), State.RUNNING)
+        read, record = bench.service.unfinished, bench.service.record
+        overtaken, written = [], []
+
+        async def overtake():
+            found = await read()
+            seen = [one.phase for one in bench.controller.link("w1").containers()]
+            if seen == [Phase.EXITED] and not overtaken:
+                overtaken.append(await bench.service.cancel(task.id))
+            return found
+
+        async def watch(task, event):
+            written.append(await record(task, event))
+            return written[-1]
+
+        bench.service.unfinished, bench.service.record = overtake, watch
+        bench.workers["w1"].finish(task.assignment.id, 0)
+        await bench.ended(task)
+        assert overtaken
+        assert None not in written, "nothing is decided on what is not so any more"
 
 
 async def test_many_tasks_on_two_workers_never_more_than_there_is(a_bench):
