@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from cloudai.archive import Archive
-from cloudai.core.errors import Conflict
+from cloudai.core.errors import Conflict, InvalidInput
 from cloudai.core.lifecycle import Event, StopAsked
 from cloudai.core.model import State, Task, TaskSpec
 from cloudai.core.request import read_request
@@ -192,13 +192,24 @@ class Service:
             raise Conflict(
                 f"Task {task.id} is {task.state}", hint=f"first: cloudai cancel {task.id}"
             )
-        if task.assignment and task.assignment.container_id and not task.assignment.harvested:
+        held = task.assignment
+        if held and held.container_id and not (held.harvested or held.lost):
             raise Conflict(
                 f"Task {task.id}: its log is still on {task.worker_id}",
                 hint="try again once the worker is reachable and the log is home",
             )
         await self.in_thread(self._forget, task.id)
         return task
+
+    async def backup(self, target: Path) -> None:
+        """A whole copy of the database, while it is in use: tasks and their story, without logs
+        and without values of variables. Raises ``Conflict`` where something is there already,
+        ``InvalidInput`` for what is no place, and ``StoreFailed``."""
+        if not target.is_absolute():
+            raise InvalidInput(f"{target}: give the whole path of a file", field="path")
+        if not target.parent.is_dir():
+            raise InvalidInput(f"there is no folder {target.parent}", field="path")
+        await self.in_thread(self.store.backup, target)
 
     def _forget(self, task_id: str) -> None:
         self.store.forget(task_id)

@@ -54,6 +54,8 @@ class Doors:
                 "inventory: the last good version stays in use until this is mended: "
                 + self.controller.inventory_error
             )
+        if lonely := self.controller.absences.notice():
+            lines.append(lonely)
         return lines
 
     def check_inventory(self, headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -24,7 +24,8 @@ from cloudai.core.errors import (
     WorkerUnreachable,
 )
 from cloudai.core.lifecycle import StopAsked
-from cloudai.core.model import State, Task, WorkerSpec
+from cloudai.core.lost import marked_lost
+from cloudai.core.model import OnLost, State, Task, WorkerSpec
 from cloudai.crash import point
 from cloudai.engines import Engine, Finding, Order, Usage
 from cloudai.inventory import add_worker, plan_worker, remove_worker
@@ -82,6 +83,12 @@ class Desk:
         target = body.get("target")
         if target not in (None, worker_id):
             raise InvalidInput(f"target is {target!r}, and the dispatch is to {worker_id}")
+        if body.get("on_lost") == OnLost.REQUEUE:
+            raise InvalidInput(
+                "on_lost: a dispatched task never waits in the queue; give wait or fail",
+                hint="`cloudai task --target` goes to one worker through the queue",
+                field="on_lost",
+            )
         task, created = await self.service.submit(body, default_user=default_user, direct=True)
         if not created:
             return task
@@ -299,7 +306,7 @@ class Desk:
         held = present.assignment
         if held is None or held.number != task.assignment.number:
             return True
-        return present.state.final and held.harvested
+        return present.state.final and (held.harvested or held.lost)
 
     async def execute(
         self, task: Task, argv: Sequence[str], *, tty: bool, columns: int, rows: int
@@ -316,6 +323,30 @@ class Desk:
         return link.engine.execute(
             task.assignment.container_id, argv, tty=tty, columns=columns, rows=rows
         )
+
+    async def mark_lost(self, wanted: str) -> Task:
+        """A person's word that the worker, or the container there, is gone for good: the task
+        follows its ``on_lost``, where ``wait`` counts as ``fail``. Raises ``Conflict`` for a
+        task that is on no worker, and while its worker can be reached."""
+        task = await self.service.find(wanted)
+        while task.state.assigned and task.worker_id is not None:
+            await self._refuse_reachable(task, task.worker_id)
+            if lost := await self.service.record(task, marked_lost(task, now())):
+                return lost
+            task = await self.service.find(task.id)
+        raise Conflict(f"Task {task.id} is {task.state}: it is on no worker")
+
+    async def _refuse_reachable(self, task: Task, worker_id: str) -> None:
+        link = self.controller.fleet.get(worker_id)
+        if link is None:
+            return  # not in the inventory any more
+        if link.reach is Reach.CONNECTING:
+            await asyncio.gather(link.ensure(10), return_exceptions=True)
+        if link.reach is Reach.ACTIVE:
+            raise Conflict(
+                f"Worker {worker_id} can be reached: what became of {task.id} is seen there",
+                hint=f"`cloudai show {task.id}` tells it; `cloudai cancel {task.id}` stops it",
+            )
 
     def preview(self, task: Task) -> str:
         """The ``docker run`` line of a task, for people."""
@@ -339,9 +370,11 @@ def has_left_starting(task: Task) -> bool:
 
 
 def has_ended(task: Task) -> bool:
-    """It is final, and its log is home: what ``until=final`` waits for."""
+    """It is final, and its log is home or given up: what ``until=final`` waits for."""
     held = task.assignment
-    return task.state.final and (held is None or held.container_id is None or held.harvested)
+    if held is None or held.container_id is None:
+        return task.state.final
+    return task.state.final and (held.harvested or held.lost)
 
 
 def has_container_or_end(task: Task) -> bool:

@@ -115,10 +115,12 @@ class Effects:
     async def _record_running(
         self, task: Task, assignment: Assignment, container: ContainerSight
     ) -> None:
+        if container.started_at is None:
+            return  # not whole: the next look says when it started
         moved = await self.service.record(
             task,
             Started(
-                at=container.started_at or now(),
+                at=container.started_at,
                 number=assignment.number,
                 container_id=container.id,
                 gpus=container.gpus,
@@ -157,12 +159,15 @@ class Effects:
         """Whole log home first, then the container goes."""
         try:
             await self.collector.finish(task, link)
+            point("harvest.closed")
+            await self._remove(assignment, link)
         except ContainerGone:
             await self.service.note(
                 task.id, "log lost", "its container was removed before its whole log was home"
             )
-        point("harvest.closed")
-        await self._remove(assignment, link)
+        if assignment.lost:
+            back = f"{link.id} is back: the log of {assignment.id} is home, its container removed"
+            await self.service.note(task.id, "came back", back)
         point("harvest.removed")
         await self.service.mark_harvested(task, assignment.number)
         point("harvest.marked")

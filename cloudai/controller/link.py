@@ -86,6 +86,15 @@ class Link:
         """Our containers as last seen, whichever store placed them."""
         return [container for _, container in self._seen.values() if container is not None]
 
+    def container(self, assignment_id: str) -> ContainerSight | None:
+        """One of them."""
+        return self._seen.get(assignment_id, (0.0, None))[1]
+
+    @property
+    def heard_at(self) -> float:
+        """The monotonic time of the latest whole look, when it began."""
+        return self._listed
+
     def sighting(self, assignment_id: str, since: float) -> Sighting:
         """What is known of a container, as evidence for a decision now.
 
@@ -95,11 +104,13 @@ class Link:
         if self.reach is not Reach.ACTIVE:
             return UNSEEN
         at, container = self._seen.get(assignment_id, (self._listed, None))
+        engine_started = self.sight.engine.started_at if self.sight else None
         if container is not None and container.phase is not Phase.CREATED:
-            return Sighting(True, container)
+            return Sighting(True, container, engine_started=engine_started)
         if at < since:
             return UNSEEN
-        return Sighting(True, container, confirmed=assignment_id in self._seen)
+        confirmed = assignment_id in self._seen
+        return Sighting(True, container, confirmed=confirmed, engine_started=engine_started)
 
     def saw(self, assignment_id: str, container: ContainerSight | None, began: float) -> None:
         """Keeps what one look, begun at that monotonic time, showed of one container."""

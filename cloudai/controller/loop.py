@@ -16,6 +16,7 @@ from datetime import datetime
 
 from cloudai.core.errors import CloudaiError, WorkerNotFound
 from cloudai.core.lifecycle import Placed, StopAsked
+from cloudai.core.lost import given_up
 from cloudai.core.model import ContainerSight, State, Task, WorkerSpec
 from cloudai.core.reconcile import Sighting, Wait, reconcile
 from cloudai.core.schedule import Snapshot, schedule
@@ -24,6 +25,7 @@ from cloudai.engines import Engine
 from cloudai.inventory import InventoryFile
 from cloudai.service import Service, now
 
+from .absences import Absences
 from .collect import Collector
 from .effects import Effects
 from .fleet import Fleet
@@ -61,6 +63,7 @@ class Controller:
         self.fleet = Fleet(connect, changed=self.wake)
         self.collector = Collector(service.archive, self.fleet.get)
         self.effects = Effects(service, self.collector)
+        self.absences = Absences()
         self.waiting: dict[str, str] = {}
         """task -> why it waits, from the latest pass."""
         self.draining: set[str] = set()
@@ -142,11 +145,15 @@ class Controller:
         self.follow_inventory()
         if unfinished:
             self.idle_since = time.monotonic()
+        self.absences.count(self.fleet)
         for task in unfinished:
             # What changed since it was read is another pass's business: that change woke it.
             if self._touched.get(task.id, float("-inf")) <= began:
                 self._reconcile(task)
-        await self._strays({t.assignment.id for t in unfinished if t.assignment})
+        await self._give_up(active)
+        await self._strays(
+            {t.assignment.id for t in unfinished if t.assignment and t.state is not State.QUEUED}
+        )
         await self._schedule(active)
         self._watch_sizes(active)
         self._forget_old()
@@ -182,8 +189,19 @@ class Controller:
         if not isinstance(action, Wait):
             self._do(task.id, self.effects.carry_out(task, link, action))
 
+    async def _give_up(self, active: list[Task]) -> None:
+        """Assignments whose worker stays out of reach, where their user chose so beforehand."""
+        for task in active:
+            if task.worker_id is None or task.id in self._busy:
+                continue
+            lost = given_up(task, self.absences.of(task.worker_id), now())
+            if lost is not None:
+                log.warning("%s: %s", task.id, lost.reason)
+                await self.service.record(task, lost)
+
     def _do(self, task_id: str, work: Awaitable[None]) -> None:
-        """Runs one effect for a task; no other starts for it meanwhile."""
+        """Runs one effect for a task, or for an assignment of one that is over; no other starts
+        for it meanwhile."""
         running = asyncio.ensure_future(self._see_through(task_id, work))
         self._busy[task_id] = running
 
@@ -207,7 +225,11 @@ class Controller:
     # ---------------------------------------------------------------- placing
 
     async def _schedule(self, active: list[Task]) -> None:
-        queue = [task for task in active if task.state is State.QUEUED and not task.direct]
+        queue = [
+            task
+            for task in active
+            if task.state is State.QUEUED and not task.direct and task.id not in self._busy
+        ]
         at = time.monotonic()
         self._refused = {
             key: (when, why)
@@ -245,7 +267,7 @@ class Controller:
                 continue
             for container in link.containers():
                 mine = container.store_id == self.service.store.id
-                claimed = container.assignment_id in known or container.task_id in self._busy
+                claimed = container.assignment_id in known or container.assignment_id in self._busy
                 if mine and not claimed:
                     await self._settle(container, link)
 
@@ -257,14 +279,18 @@ class Controller:
             )
         except CloudaiError:
             return
+        present = task.assignment
+        if task.state.assigned and present and present.id == container.assignment_id:
+            return  # placed since this pass began
         for assignment in assignments:
             if assignment.id == container.assignment_id and assignment.worker_id == link.id:
-                past = replace(task, assignment=assignment, state=State.CANCELLED)
-                if assignment.container_id is None:
-                    past = replace(past, assignment=replace(assignment, container_id=container.id))
+                if assignment.container_id not in (None, container.id):
+                    return  # somebody else's, under its name
+                its = replace(assignment, container_id=container.id)
+                past = replace(task, assignment=its, state=State.CANCELLED)
                 action = reconcile(past, Sighting(True, container), now())
                 if not isinstance(action, Wait):
-                    self._do(task.id, self.effects.carry_out(past, link, action))
+                    self._do(assignment.id, self.effects.carry_out(past, link, action))
 
     def _watch_sizes(self, active: list[Task]) -> None:
         """Where the engine cannot limit storage, measures it and stops what is over."""
