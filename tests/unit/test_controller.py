@@ -132,8 +132,10 @@ async def test_a_task_that_changed_while_it_was_read_is_left_to_the_next_pass(a_
 
         async def overtake():
             found = await read()
-            seen = [one.phase for one in bench.controller.link("w1").containers()]
-            if seen == [Phase.EXITED] and not overtaken:
+            if not overtaken:
+                bench.workers["w1"].finish(task.assignment.id, 0)
+                link = bench.controller.link("w1")
+                await until(lambda: link.containers()[0].phase is Phase.EXITED, "it is seen")
                 overtaken.append(await bench.service.cancel(task.id))
             return found
 
@@ -142,7 +144,7 @@ async def test_a_task_that_changed_while_it_was_read_is_left_to_the_next_pass(a_
             return written[-1]
 
         bench.service.unfinished, bench.service.record = overtake, watch
-        bench.workers["w1"].finish(task.assignment.id, 0)
+        bench.controller.wake()
         await bench.ended(task)
         assert overtaken
         assert None not in written, "nothing is decided on what is not so any more"
