@@ -97,8 +97,13 @@ class Free:
 
 
 def outsiders(gpu: Gpu, ours: frozenset[str]) -> tuple[GpuProcess, ...]:
-    """Processes on a GPU that run in no container of any cloudai (``ours``: container ids)."""
-    return tuple(process for process in gpu.processes if process.container not in ours)
+    """Processes that compute on a GPU and run in no container of any cloudai (``ours``:
+    container ids). A desktop that only draws keeps nobody away; its memory counts."""
+    return tuple(
+        process
+        for process in gpu.processes
+        if process.container not in ours and not process.graphics
+    )
 
 
 def gpu_uses(

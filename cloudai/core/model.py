@@ -157,6 +157,8 @@ class GpuProcess:
     user: str | None = None
     container: str | None = None
     """Full id of the container it runs in, where the kernel tells."""
+    graphics: bool = False
+    """It draws and computes nothing, as a desktop does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

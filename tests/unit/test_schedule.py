@@ -107,6 +107,14 @@ def test_memory_that_outsiders_use_is_not_free():
     assert free_of(a_sight(memory=16, available=3), WorkerSpec(id="w")).free.memory_gib == 3
 
 
+def test_a_desktop_that_only_draws_keeps_nobody_away():
+    desktop = GpuProcess(pid=1, name="Xorg", memory=GIB // 4, graphics=True)
+    little = Gpu(uuid="GPU-0", index=0, model="", memory_used=GIB // 4, processes=(desktop,))
+    much = Gpu(uuid="GPU-1", index=1, model="", memory_used=2 * GIB, processes=(desktop,))
+    free = free_of(a_sight(gpus=[little, much]), WorkerSpec(id="w"))
+    assert [use.use for use in free.gpus] == [Use.FREE, Use.OUTSIDE]
+
+
 def test_gpus_of_others_are_seen_and_respected():
     devices = gpus(5)
     devices[1] = Gpu(

@@ -197,7 +197,7 @@ def parse_gpus(lines: Sequence[str]) -> tuple[tuple[Gpu, ...], str]:
                     mig_parent=None if parent == "-" else parent,
                     error=None if error == "-" else error,
                 )
-            case ["proc", uuid, pid, _, memory, container, user, *name] if pid.isdecimal():
+            case ["proc", uuid, pid, kind, memory, container, user, *name] if pid.isdecimal():
                 processes.setdefault(uuid, []).append(
                     GpuProcess(
                         pid=int(pid),
@@ -205,6 +205,7 @@ def parse_gpus(lines: Sequence[str]) -> tuple[tuple[Gpu, ...], str]:
                         memory=_maybe(memory),
                         user=None if user == "-" else user,
                         container=None if container == "-" else container,
+                        graphics=kind == "G",
                     )
                 )
             case ["trouble", *words]:
