@@ -134,12 +134,13 @@ async def logs(
     follow: bool = False,
     tail: Annotated[int | None, Query(ge=0)] = None,
     since: str | None = None,
+    marks: bool = True,
 ) -> StreamingResponse:
-    """Bytes as the container wrote them."""
+    """Bytes as the container wrote them; with ``marks``, a line where something is missing."""
     desk = desk_of(request)
     task = await desk.service.find(task_id)
     begin = parse_since(since, now()) if since else 0
-    stream = await desk.logs(task, since=begin, tail=tail, follow=follow)
+    stream = await desk.logs(task, since=begin, tail=tail, follow=follow, marks=marks)
     return StreamingResponse(
         while_listening(request, stream), media_type="application/octet-stream"
     )

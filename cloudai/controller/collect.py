@@ -2,26 +2,41 @@
 
 There is one way: from the worker's engine into the archive, and from the archive to whoever
 reads. A reader of a running task starts a follower for it; the last one to leave ends it; when
-the task ends, the harvest brings what is missing. A cut stream goes on where the archive ends.
+the task ends, the harvest brings what is missing, and makes sure of what was followed. A cut
+stream goes on where the archive ends; see ``gather`` for what the engine lost meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from cloudai.archive import Archive, LogWriter
-from cloudai.core.errors import CloudaiError, ContainerGone, WorkerUnreachable
+from cloudai.core.errors import (
+    CloudaiError,
+    ContainerGone,
+    EngineFailed,
+    StoreFailed,
+    WorkerUnreachable,
+)
 from cloudai.core.model import Task
 from cloudai.crash import point
 
+from .gather import Gatherer, Opened
 from .link import Link
 from .signals import Signal
 
 log = logging.getLogger(__name__)
 
 Key = tuple[str, int]
+SILENCE = 30.0
+"""Seconds after which a follower that brought nothing is compared with the log's end."""
+ON_ITS_WAY = 2.0
+"""Seconds a record may take from the engine's file to its follower."""
+FULL = 5.0
+"""Seconds between tries where the disk at home takes nothing."""
 
 
 class Collection:
@@ -33,46 +48,46 @@ class Collection:
         self.grown = Signal()
         self.readers = 0
         self.follower: asyncio.Task[None] | None = None
+        self.closing = False
+        """The harvest is at work: nobody follows any more."""
+        self.moved = 0
+        """Bytes by which what was read moved since the beginning: see ``Gatherer.moved``."""
+        self._verified = 0
+        """Bytes that did not come by a follower alone."""
         self._writing = asyncio.Lock()
 
     async def bring(self, link: Link, container_id: str, *, follow: bool) -> None:
         """Appends what the engine has beyond the archive's end; with ``follow`` until the
         container ends. Raises what the engine raises; what came is kept."""
-        async with self._writing:
-            if self.archive.complete(*self.key):
+        async with self._gathering(link, container_id) as gathering:
+            if gathering is None:
                 return
-            with self.archive.writer(*self.key) as writer:
-                resume = writer.resume
-                skip = resume.count
-                batch = _Batch(writer, self.grown)
-                stream = link.engine.logs(container_id, since=resume.at, follow=follow)
-                try:
-                    async with stream as records:
-                        async for record in records:
-                            if skip == resume.count and record.at != resume.at:
-                                skip = 0  # what was written last is gone there: a gap
-                            if skip:
-                                skip -= 1
-                            else:
-                                batch.add(record.at, record.data)
-                finally:
-                    batch.flush()
+            gatherer, writer = gathering
+            size = writer.resume.size
+            await gatherer.bring()
+            if self._verified == size:
+                self._verified = writer.resume.size
+            if follow:
+                await self._follow(link, container_id, writer)
 
     async def finish(self, link: Link, container_id: str) -> None:
         """Brings the rest and closes the archive. Raises what the engine raises."""
-        if self.follower is not None:
-            self.follower.cancel()
-            await asyncio.gather(self.follower, return_exceptions=True)
+        self.closing = True
         try:
-            await self.bring(link, container_id, follow=False)
+            await self._stop_following()
+            async with self._gathering(link, container_id) as gathering:
+                if gathering is not None:
+                    await gathering[0].finish(self._verified)
         except ContainerGone:
             await self.close()
             raise
+        finally:
+            self.closing = False
         point("harvest.brought")
         await self.close()
 
     async def close(self) -> None:
-        """Marks the log whole. In a thread: it reads the log once for its checksum."""
+        """Marks the log whole and compresses it, in a thread: both read all of it."""
         async with self._writing:
             await asyncio.to_thread(self._finish)
         self.grown.fire()
@@ -80,43 +95,87 @@ class Collection:
     def _finish(self) -> None:
         with self.archive.writer(*self.key) as writer:
             writer.finish()
-
-
-class _Batch:
-    """Records on their way to the disk: everything that came at once is one write, and nothing
-    waits for more to come (``call_soon`` runs as soon as the stream has to wait)."""
-
-    AT_MOST = 1024 * 1024
-
-    def __init__(self, writer: LogWriter, grown: Signal) -> None:
-        self._writer = writer
-        self._grown = grown
-        self._records: list[tuple[int, bytes]] = []
-        self._bytes = 0
-        self._failed: CloudaiError | None = None
-
-    def add(self, at: int, data: bytes) -> None:
-        if not self._records:
-            asyncio.get_running_loop().call_soon(self._flush_soon)
-        self._records.append((at, data))
-        self._bytes += len(data)
-        if self._bytes >= self.AT_MOST:
-            self.flush()
-
-    def _flush_soon(self) -> None:
         try:
-            self.flush()
-        except CloudaiError as error:
-            self._failed = error
+            self.archive.compress(*self.key)
+        except StoreFailed as error:
+            log.warning("%s: its log stays uncompressed: %s", self.key, error)
 
-    def flush(self) -> None:
-        """Raises ``StoreFailed`` where the disk does, also for an earlier batch."""
-        if self._failed is not None:
-            raise self._failed
-        records, self._records, self._bytes = self._records, [], 0
-        if records:
-            self._writer.extend(records)
-            self._grown.fire()
+    @asynccontextmanager
+    async def _gathering(
+        self, link: Link, container_id: str
+    ) -> AsyncIterator[tuple[Gatherer, LogWriter] | None]:
+        """``None`` where the log is whole already."""
+        async with self._writing:
+            if self.archive.complete(*self.key):
+                yield None
+                return
+            with self.archive.writer(*self.key) as writer:
+                gatherer = self._gatherer(link, container_id, writer, follow=False)
+                try:
+                    yield gatherer, writer
+                finally:
+                    if gatherer.moved:
+                        self.moved += gatherer.moved
+                        self._verified = 0
+                        self.grown.fire()
+
+    def _gatherer(
+        self, link: Link, container_id: str, writer: LogWriter, *, follow: bool
+    ) -> Gatherer:
+        def open_log(since: int) -> Opened:
+            return link.engine.logs(container_id, since=since, follow=follow)
+
+        return Gatherer(
+            self.archive,
+            self.key,
+            writer,
+            open_log,
+            room=link.engine.log_room,
+            grown=self.grown.fire,
+        )
+
+    async def _follow(self, link: Link, container_id: str, writer: LogWriter) -> None:
+        """Until the container ends, or the follower is found to miss something."""
+        gatherer = self._gatherer(link, container_id, writer, follow=True)
+        following = asyncio.ensure_future(gatherer.follow())
+        try:
+            while True:
+                size = writer.resume.size
+                await asyncio.wait({following}, timeout=SILENCE)
+                if following.done():
+                    await following
+                    return
+                if writer.resume.size == size and await self._is_deaf(link, container_id, writer):
+                    log.info("%s: the log goes on and its follower is silent", self.key)
+                    return
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def _is_deaf(self, link: Link, container_id: str, writer: LogWriter) -> bool:
+        """Whether the engine has a last record that a silent follower did not bring."""
+        before = writer.resume
+        last = None
+        try:
+            async with link.engine.logs(container_id, tail=1) as records:
+                async for record in records:
+                    last = record
+        except EngineFailed as error:
+            log.debug("%s: its last record: %s", self.key, error)
+        if last is None:
+            return False
+        begin = max(0, before.size - len(last.data))
+        end = b"".join(self.archive.read_from(*self.key, begin, marks=False))
+        if last.at <= before.at and end == last.data:
+            return False
+        # It may be on its way.
+        await asyncio.sleep(ON_ITS_WAY)
+        return writer.resume == before
+
+    async def _stop_following(self) -> None:
+        if self.follower is not None:
+            self.follower.cancel()
+            await asyncio.gather(self.follower, return_exceptions=True)
 
 
 class Collector:
@@ -139,6 +198,8 @@ class Collector:
         if not self.archive.complete(*collection.key):
             assert task.assignment.container_id is not None
             await collection.finish(link, task.assignment.container_id)
+        else:
+            await collection.close()
         collection.grown.fire()
         if not collection.readers:
             self._collections.pop(collection.key, None)
@@ -155,22 +216,26 @@ class Collector:
         if collection.follower is None:
             await collection.bring(link, assignment.container_id, follow=False)
 
-    async def follow(self, task: Task) -> AsyncGenerator[None, None]:
-        """Yields each time the task's log at home grew. Keeps a follower while it is used."""
+    async def follow(self, task: Task) -> AsyncGenerator[int, None]:
+        """Yields each time the task's log at home grew, with the bytes by which what was read
+        before has moved. Keeps a follower while it is used."""
         assert task.assignment is not None
         assert task.assignment.container_id is not None
         collection = self.of(task)
         collection.readers += 1
+        moved = collection.moved
         try:
             while True:
-                if collection.follower is None or collection.follower.done():
+                followed = collection.follower is not None and not collection.follower.done()
+                if not followed and not collection.closing:
                     collection.follower = asyncio.ensure_future(
                         self._keep_following(
                             collection, task.assignment.worker_id, task.assignment.container_id
                         )
                     )
                 ear = collection.grown.listen()
-                yield
+                yield collection.moved - moved
+                moved = collection.moved
                 # The timeout is no poll for bytes: it notices an end that nobody announced.
                 await ear.wait(timeout=1)
         finally:
@@ -192,6 +257,9 @@ class Collector:
             except WorkerUnreachable as error:
                 log.debug("%s: log stream of %s cut: %s", worker_id, collection.key, error)
                 link.lost(error)
+            except StoreFailed as error:
+                log.warning("log of %s: %s", collection.key, error)
+                await asyncio.sleep(FULL)
             except CloudaiError as error:
                 log.info("%s: log of %s: %s", worker_id, collection.key, error)
             # Ended, or cut: the container's end is the harvest's business. Not in a hurry.

@@ -19,6 +19,7 @@ from cloudai.core.errors import (
     EngineFailed,
     Insufficient,
     InvalidInput,
+    StoreFailed,
     WorkerNotActive,
     WorkerNotFound,
     WorkerUnreachable,
@@ -256,25 +257,32 @@ class Desk:
     # ---------------------------------------------------------------- tasks on workers
 
     async def logs(
-        self, task: Task, *, since: int = 0, tail: int | None = None, follow: bool = False
+        self,
+        task: Task,
+        *,
+        since: int = 0,
+        tail: int | None = None,
+        follow: bool = False,
+        marks: bool = True,
     ) -> AsyncGenerator[bytes, None]:
         """A task's log as the container wrote it: what is home, what is new on the worker, and
         with ``follow`` what is still to come. ``since`` in nanoseconds. Raises before the first
-        byte when the worker cannot be reached and nothing is home."""
+        byte when the worker cannot be reached and nothing is home. ``marks``: with a line
+        where something is missing."""
         if not follow or has_container_or_end(task):
             await self._catch_up(task)
-        return self._stream_log(task, since, tail, follow)
+        return self._stream_log(task, since, tail, follow=follow, marks=marks)
 
     async def _catch_up(self, task: Task) -> None:
         try:
             await self.controller.collector.catch_up(task)
-        except WorkerUnreachable:
+        except (WorkerUnreachable, StoreFailed):
             assert task.assignment is not None
             if not self.service.archive.size(task.id, task.assignment.number):
                 raise
 
     async def _stream_log(
-        self, task: Task, since: int, tail: int | None, follow: bool
+        self, task: Task, since: int, tail: int | None, *, follow: bool, marks: bool
     ) -> AsyncGenerator[bytes, None]:
         while follow and not has_container_or_end(task):
             task = await self.controller.wait_for(task.id, has_container_or_end, timeout=60)
@@ -283,17 +291,16 @@ class Desk:
             return
         key = (task.id, task.assignment.number)
         archive = self.service.archive
-        offset = archive.begin(*key, since=since, tail=tail)
-        for chunk in archive.read_from(*key, offset):
-            offset += len(chunk)
+        reader = archive.reader(*key, archive.begin(*key, since=since, tail=tail), marks=marks)
+        for chunk in reader:
             yield chunk
         if not follow or archive.complete(*key) or task.assignment.container_id is None:
             return
         async with aclosing(self.controller.collector.follow(task)) as growth:
-            async for _ in growth:
+            async for moved in growth:
                 ended = await self._log_ended(task)
-                for chunk in archive.read_from(*key, offset):
-                    offset += len(chunk)
+                reader.offset = max(0, reader.offset + moved)
+                for chunk in reader:
                     yield chunk
                 if ended:
                     return

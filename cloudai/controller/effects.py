@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 
-from cloudai.core.errors import ContainerGone, EngineFailed, WorkerUnreachable
+from cloudai.core.errors import ContainerGone, EngineFailed, StoreFailed, WorkerUnreachable
 from cloudai.core.lifecycle import Exited, Refused, Started, StartFailed
 from cloudai.core.model import Assignment, ContainerSight, Task
 from cloudai.core.reconcile import Confirm, Harvest, Record, Remove, Start, Stop
@@ -18,7 +18,7 @@ from cloudai.crash import point
 from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Running
 from cloudai.service import Service, now
 
-from .collect import Collector
+from .collect import FULL, Collector
 from .link import Link
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,11 @@ class Effects:
         except EngineFailed as error:
             log.warning("%s: %s on %s: %s", task.id, type(action).__name__, link.id, error)
             await asyncio.sleep(1)
+        except StoreFailed as error:
+            # Whatever could not be kept at home is still on the worker, and tried again.
+            log.error("%s: %s on %s: %s", task.id, type(action).__name__, link.id, error)
+            self.phases[task.id] = f"{error.message}; its container is kept on {link.id}"
+            await asyncio.sleep(FULL)
 
     # ---------------------------------------------------------------- start
 
@@ -159,6 +164,7 @@ class Effects:
         """Whole log home first, then the container goes."""
         try:
             await self.collector.finish(task, link)
+            self.phases.pop(task.id, None)
             point("harvest.closed")
             await self._remove(assignment, link)
         except ContainerGone:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cloudai.core.model import ContainerSight, TaskSpec, WorkerSight
@@ -82,6 +82,8 @@ class LogRecord:
     """As the container wrote it."""
     stream: int = 1
     """1 stdout, 2 stderr; always 1 where the way of watching cannot tell."""
+    cost: int = field(default=0, compare=False)
+    """Bytes it takes in the engine's own log, as far as that can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,11 @@ class Finding:
 
 class Engine(Protocol):
     """One worker's engine."""
+
+    @property
+    def log_room(self) -> int:
+        """Bytes of one container's log, as records cost, that the engine surely keeps; of a
+        log that takes as much it may have dropped the beginning."""
 
     async def probe(self) -> WorkerSight:
         """The whole worker in one round trip: host, engine, GPUs, our containers."""

@@ -175,8 +175,13 @@ class FakeEngine:
         at = len(container.log) if first is None else first
         if tail is not None:
             at = max(at, len(container.log) - tail)
+        at += container.dropped
         async with aclosing(self._records(container, at, follow=follow)) as records:
             yield records
+
+    @property
+    def log_room(self) -> int:
+        return self.worker.log_room
 
     async def usage(self, container_ids: Sequence[str]) -> Mapping[str, Usage]:
         return await self._call("usage", "", lambda: self._usage(container_ids))
@@ -302,11 +307,15 @@ class FakeEngine:
         self, container: FakeContainer, at: int, *, follow: bool
     ) -> AsyncGenerator[LogRecord, None]:
         breaks, name = self._breaks, container.sight.assignment_id
+        deaf = container.deaf
         while True:
             if breaks != self._breaks:
                 raise _error(Fault.LOST_AFTER)
-            if at < len(container.log):
-                yield container.log[at]
+            at = max(at, container.dropped)
+            if follow and deaf != container.deaf:
+                await container.changed.wait()
+            elif at < container.dropped + len(container.log):
+                yield container.log[at - container.dropped]
                 at += 1
             elif follow and self.worker.containers.get(name) is not container:
                 raise ContainerGone(f"No such container: {container.sight.id}")

@@ -75,6 +75,11 @@ class FakeContainer:
     sight: ContainerSight
     job: Job
     log: list[LogRecord] = field(default_factory=list)
+    """What the engine keeps of it."""
+    dropped: int = 0
+    """Records that it does not keep any more, of all before the last ones."""
+    deaf: int = 0
+    """Followers opened before this many truncations hear nothing more (facts, 19)."""
     size: int = 0
     """Bytes it wrote to its own layer."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -122,6 +127,8 @@ class FakeWorker:
         """assignment -> how often a process was started for it. More than one is a bug."""
         self.commands: dict[str, tuple[int, bytes]] = {}
         """What ``execute`` answers to a command: exit code and output."""
+        self.log_room = 10**12
+        """See ``Engine.log_room``."""
         self._subscribers: list[asyncio.Queue[Happening | None]] = []
         self._made = 0
         if isinstance(self.clock, FakeClock):
@@ -174,8 +181,21 @@ class FakeWorker:
         container = self.containers[name]
         at = (self.clock() - EPOCH) // timedelta(microseconds=1) * 1000
         for line in data.splitlines(keepends=True):
-            container.log.append(LogRecord(at=at, data=line, stream=stream))
+            container.log.append(LogRecord(at=at, data=line, stream=stream, cost=len(line)))
         container.change()
+
+    def rotate(self, name: str, keep: int) -> None:
+        """The engine drops all but the last ``keep`` records. A follower that was further
+        behind goes on with what is left, and says nothing."""
+        container = self.containers[name]
+        gone = max(0, len(container.log) - keep)
+        del container.log[:gone]
+        container.dropped += gone
+
+    def truncate(self, name: str) -> None:
+        """Somebody empties the log file. Whoever follows it hangs from now on."""
+        self.rotate(name, 0)
+        self.containers[name].deaf += 1
 
     def finish(
         self,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudai.archive import GRANULARITY, SEGMENT, Archive
+from cloudai.archive import GRANULARITY, SEGMENT, Archive, Boundary
 from cloudai.core.errors import Conflict, InvalidInput, StoreFull
 
 TASK = "task-1700000000-abc"
@@ -196,11 +196,20 @@ def offered(made, at):
 
 def go_on(archive, made):
     with archive.writer(TASK, 1) as writer:
-        point = writer.resume
-        assert archive.size(TASK, 1) == point.size, "nothing is kept that is not vouched for"
-        rest = offered(made, point.at)
-        assert point.count == 0 or rest[0][0] == point.at
-        writer.extend(rest[point.count :])
+        size = writer.resume.size
+        assert archive.size(TASK, 1) == size, "nothing is kept that is not vouched for"
+        boundaries = list(writer.boundaries())
+        for boundary in boundaries:
+            data = whole_bytes(offered(made, boundary.since))
+            assert data == whole_bytes(made)[boundary.offset :], "it can be asked for again"
+        begin = boundaries[0] if boundaries else Boundary(0, 0)
+        skip = size - begin.offset
+        for at, data in offered(made, begin.since):
+            if skip:
+                assert len(data) <= skip
+                skip -= len(data)
+            else:
+                writer.append(at, data)
         writer.finish()
 
 

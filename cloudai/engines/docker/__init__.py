@@ -239,6 +239,11 @@ class DockerEngine:
             yield terminal
 
     @property
+    def log_room(self) -> int:
+        """See ``Engine.log_room``."""
+        return command.LOG_ROOM
+
+    @property
     def watching(self) -> Way | None:
         """How the worker is watched now; ``None`` while it is not."""
         return self._watch.way if self._watch else None

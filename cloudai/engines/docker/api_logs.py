@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
-from cloudai.core.errors import Indeterminate
+from cloudai.core.errors import EngineFailed
 from cloudai.engines import LogRecord
 
 from .api_http import EngineHttp, path_of, whole_object
@@ -57,7 +57,7 @@ class ContainerLog:
     async def read(
         self, place: LogPlace, *, follow: bool = False, tail: int | None = None
     ) -> AsyncGenerator[LogRecord, None]:
-        """What comes after a place, which moves on with it. Raises ``Indeterminate`` where that
+        """What comes after a place, which moves on with it. Raises ``EngineFailed`` where that
         is not found again."""
         decoder: Decoder = Lines() if self._terminal else Frames()
         rejoin = place.rejoin()
@@ -73,7 +73,7 @@ class ContainerLog:
                     place.passed(record)
                     yield record
         if not rejoin.found:
-            raise Indeterminate("the container's log was cut short on the worker while read")
+            raise EngineFailed("the container's log was cut short on the worker while read")
 
     @staticmethod
     def _query(since: int, *, follow: bool, tail: int | None) -> dict[str, str]:
@@ -90,7 +90,7 @@ class ContainerLog:
         deadline = asyncio.get_running_loop().time() + ENDING
         while await self._runs():
             if asyncio.get_running_loop().time() > deadline:
-                raise Indeterminate("Docker ended the log of a container that still runs")
+                raise EngineFailed("Docker ended the log of a container that still runs")
             await asyncio.sleep(ASK_AGAIN)
 
     async def _runs(self) -> bool:

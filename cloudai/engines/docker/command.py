@@ -45,8 +45,11 @@ $9 to $11 whose it is."""
 
 PIDS = 16384
 OPEN_FILES = 65536
-LOG_SIZE, LOG_FILES = "50m", 10
-"""Half a GiB of log a task on the worker. Never one file: rotation would drop all at once."""
+LOG_FILE, LOG_FILES = 50, 10
+"""MiB in each, and how many: half a GiB of log a task on the worker. Never one file: rotation
+would drop all at once."""
+LOG_ROOM = LOG_FILE * MIB * (LOG_FILES - 1) * 98 // 100
+"""Bytes of a log that are surely kept, with some room for how they are counted."""
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ENV_FILE_LINE = 65535
@@ -152,7 +155,7 @@ def run_options(
     options += ["--shm-size", _bytes(shm), "--pids-limit", str(PIDS)]
     options += ["--ulimit", f"nofile={open_files}:{open_files}"]
     options += ["--log-driver", "json-file"]
-    options += ["--log-opt", f"max-size={LOG_SIZE}", "--log-opt", f"max-file={LOG_FILES}"]
+    options += ["--log-opt", f"max-size={LOG_FILE}m", "--log-opt", f"max-file={LOG_FILES}"]
     for key, value in _labels(order).items():
         options += ["--label", f"{key}={value}"]
     if not resources.gpu_milli:

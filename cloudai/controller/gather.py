@@ -1,0 +1,298 @@
+"""Getting a log out of an engine, whole and in order, whatever the engine lost of it.
+
+What was read without following is taken for true. What a follower brought may lack a rotation
+that it missed, so it is read once more at the end. The engine must offer, byte for byte, what
+the archive has from some boundary on; where it does not:
+
+- it dropped what the archive has (rotation, a truncated file): the archive keeps it, and goes
+  on after it. Nothing in common any more: a gap.
+- it has what the archive lacks: the archive's end is written anew, from the last boundary at
+  which both agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from cloudai.archive import Archive, Boundary, LogWriter, Rewrite
+from cloudai.core.errors import CloudaiError, EngineFailed
+from cloudai.engines import LogRecord
+
+log = logging.getLogger(__name__)
+
+COMMON = 8 * 1024**2
+"""Bytes of the archive's end within which records in common are looked for."""
+TRIES = 20
+"""Looks at a log whose old records keep being dropped meanwhile."""
+
+Opened = AbstractAsyncContextManager[AsyncIterator[LogRecord]]
+Open = Callable[[int], Opened]
+"""The engine's records from the first at or after a moment (nanoseconds) on."""
+
+
+class Sink:
+    """Records on their way to the disk: everything that came at once is one write, and nothing
+    waits for more to come (``call_soon`` runs as soon as the stream has to wait)."""
+
+    AT_MOST = 1024 * 1024
+
+    def __init__(self, writer: LogWriter | Rewrite, *, grown: Callable[[], None]) -> None:
+        self._writer = writer
+        self._grown = grown
+        self._records: list[tuple[int, bytes]] = []
+        self._bytes = 0
+        self._failed: CloudaiError | None = None
+        self.used = False
+        """Whether anything was added."""
+
+    def add(self, record: LogRecord) -> None:
+        """Raises ``StoreFull`` and others, also for an earlier record."""
+        if not self._records:
+            asyncio.get_running_loop().call_soon(self._flush_soon)
+        self.used = True
+        self._records.append((record.at, record.data))
+        self._bytes += len(record.data)
+        if self._bytes >= self.AT_MOST:
+            self.flush()
+
+    def _flush_soon(self) -> None:
+        try:
+            self.flush()
+        except CloudaiError as error:
+            self._failed = error
+
+    def flush(self) -> None:
+        """Raises ``StoreFull`` and others, also for an earlier batch."""
+        if self._failed is not None:
+            raise self._failed
+        records, self._records, self._bytes = self._records, [], 0
+        if records:
+            self._writer.extend(records)
+            self._grown()
+
+
+class Expected:
+    """The archive's bytes from a place on, as the engine should offer them."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._held = b""
+        self.matched = 0
+        """Bytes that came as expected."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the archive has nothing more."""
+        if not self._held:
+            self._held = next(self._chunks, b"")
+        return not self._held
+
+    def is_next(self, data: bytes) -> bool:
+        """Whether the archive goes on with these bytes; moves on if it does."""
+        while len(self._held) < len(data):
+            more = next(self._chunks, b"")
+            if not more:
+                return False
+            self._held += more
+        if not self._held.startswith(data):
+            return False
+        self._held = self._held[len(data) :]
+        self.matched += len(data)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Differs:
+    """The engine offered another record than the archive has at ``offset``; ``None``: none."""
+
+    offset: int
+    record: LogRecord | None
+
+
+class Gatherer:
+    """One log on its way, while its writer is open."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        key: tuple[str, int],
+        writer: LogWriter,
+        open_log: Open,
+        *,
+        room: int,
+        grown: Callable[[], None],
+    ) -> None:
+        """``room``: see ``Engine.log_room``. ``grown`` is called after each write."""
+        self._archive, self._key, self._writer = archive, key, writer
+        self._open, self._grown = open_log, grown
+        self._room = room
+        self.moved = 0
+        """Bytes by which what readers have read moved, when the log was written anew."""
+
+    async def bring(self) -> None:
+        """Appends what the engine has beyond the archive's end."""
+        await self._settle(None, final=False)
+
+    async def finish(self, verified: int) -> None:
+        """Appends the rest, and makes sure of everything after ``verified`` bytes: of a
+        container that has ended, so that the engine's log stands still."""
+        await self._settle(verified, final=True)
+
+    async def follow(self) -> bool:
+        """Appends what comes until the container ends. Whether the engine went on where the
+        archive ends; if not, nothing was appended: ``bring`` first."""
+        size = self._writer.resume.size
+        edges = [edge for edge, _ in zip(self._writer.boundaries(), range(2), strict=False)]
+        start = edges[-1] if edges else Boundary(self._writer.resume.at + 1 if size else 0, size)
+        return await self._compare(start) is None
+
+    async def _settle(self, verified: int | None, *, final: bool) -> None:
+        edges = list(self._writer.boundaries())[::-1]
+        if not edges:
+            await (self._go_on(self._blind()) if self._writer.resume.size else self._read_all())
+            return
+        # One earlier than needed: a first record that differs then means that the engine
+        # dropped older ones, not that the archive lacks it.
+        offsets = [edge.offset for edge in edges]
+        at = len(edges) - 2 if verified is None else bisect_right(offsets, verified) - 2
+        at, first = max(0, min(at, len(edges) - 2)), True
+        for _ in range(TRIES):
+            differs = await self._compare(edges[at])
+            if differs is None:
+                return
+            if differs.record is None:
+                # It has less than the archive; nobody knows of how much.
+                if final:
+                    self._writer.mark_gap(None)
+                return
+            inside = max(at, bisect_right(offsets, differs.offset) - 1)
+            dropped = differs.record.at > self._latest_before(edges, inside + 1)
+            if not dropped and not (first and differs.offset == offsets[at]):
+                # Before the first record that the archive lacks, so that the place is known.
+                lacks_first = differs.offset == offsets[inside] and inside > 0
+                await self._write_anew(edges[inside - lacks_first], still=final)
+                return
+            later = [n for n in range(at + 1, len(edges)) if edges[n].since > differs.record.at]
+            if not later:
+                start = edges[max(at, len(edges) - 2)]
+                await self._go_on(start, known=max(0, differs.offset - start.offset))
+                return
+            at, first = later[0], False
+        raise EngineFailed("the worker's engine keeps dropping old log records while they are read")
+
+    def _latest_before(self, edges: Sequence[Boundary], at: int) -> int:
+        """Nanoseconds: no record of the archive before that boundary is later."""
+        return edges[at].since - 1 if at < len(edges) else self._writer.resume.at
+
+    def _blind(self) -> Boundary:
+        """Where to go on without a boundary: after a gap with no later record since."""
+        gaps = self._archive.gaps(*self._key)
+        return Boundary(self._writer.resume.at, gaps[-1].offset if gaps else 0)
+
+    async def _read_all(self) -> None:
+        sink = Sink(self._writer, grown=self._grown)
+        cost, began = 0, 0
+        try:
+            async with self._open(0) as records:
+                async for record in records:
+                    cost += record.cost
+                    began = began or record.at
+                    sink.add(record)
+        finally:
+            sink.flush()
+        if cost >= self._room:
+            self._writer.mark_beginning(began)
+
+    async def _compare(self, start: Boundary) -> _Differs | None:
+        """Reads on from a boundary and appends what is new; says where the engine and the
+        archive differ, with nothing appended then."""
+        expected = Expected(self._archive.read_from(*self._key, start.offset, marks=False))
+        sink = Sink(self._writer, grown=self._grown)
+        try:
+            async with self._open(start.since) as records:
+                async for record in records:
+                    if sink.used or expected.done:
+                        sink.add(record)
+                    elif not expected.is_next(record.data):
+                        return _Differs(start.offset + expected.matched, record)
+        finally:
+            sink.flush()
+        if sink.used or expected.done:
+            return None
+        return _Differs(start.offset + expected.matched, None)
+
+    async def _go_on(self, start: Boundary, *, known: int = 0) -> None:
+        """Goes on where the engine has not all of the archive's end any more: after the
+        records they have in common, or with a gap. ``known``: bytes from the start on that the
+        engine offers and the archive has."""
+        size, latest = self._writer.resume.size, self._writer.resume.at
+        begin = max(start.offset + known, size - COMMON)
+        end = b"".join(self._archive.read_from(*self._key, begin, marks=False))
+        offered: list[LogRecord] | None = []
+        held = 0
+        sink = Sink(self._writer, grown=self._grown)
+        try:
+            async with self._open(start.since) as records:
+                async for record in records:
+                    if known > 0:
+                        known -= len(record.data)
+                    elif offered is None:
+                        sink.add(record)
+                    else:
+                        offered.append(record)
+                        held += len(record.data)
+                        if record.at > latest or held > len(end):
+                            self._join(offered, end, sink)
+                            offered = None
+            if offered:
+                self._join(offered, end, sink)
+        finally:
+            sink.flush()
+
+    def _join(self, offered: list[LogRecord], end: bytes, sink: Sink) -> None:
+        """Appends what of the offered records the archive does not end with."""
+        whole = b"".join(record.data for record in offered)
+        length, known = len(whole), len(offered)
+        while known and not end.endswith(whole[:length]):
+            known -= 1
+            length -= len(offered[known].data)
+        if not known:
+            log.info("%s: the engine dropped what came before %d", self._key, offered[0].at)
+            self._writer.mark_gap(offered[0].at)
+        for record in offered[known:]:
+            sink.add(record)
+
+    async def _write_anew(self, start: Boundary, *, still: bool) -> None:
+        """Writes the archive's end from a boundary on as the engine has it. ``still``: it
+        drops nothing meanwhile; else raises ``EngineFailed`` where it did."""
+        old = self._writer.resume
+        log.warning("%s: the log's end is written anew from byte %d", self._key, start.offset)
+        expected = Expected(self._archive.read_from(*self._key, start.offset, marks=False))
+        rewrite = self._writer.again(start)
+        sink = Sink(rewrite, grown=lambda: None)
+        same: int | None = None
+        """Where in the new log that stands which ended the old one."""
+        checked = still
+        try:
+            async with self._open(start.since) as records:
+                async for record in records:
+                    if not checked and not expected.is_next(record.data):
+                        raise EngineFailed("the worker's engine dropped log records meanwhile")
+                    checked = True
+                    if same is None and record.at > old.at:
+                        sink.flush()
+                        same = rewrite.size
+                    sink.add(record)
+            sink.flush()
+            moved = (rewrite.size if same is None else same) - old.size
+            rewrite.commit()
+        except BaseException:
+            rewrite.give_up()
+            raise
+        self.moved += moved
+        self._grown()
