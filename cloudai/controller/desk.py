@@ -40,6 +40,8 @@ from .loop import Controller
 
 FRESH = timedelta(seconds=5)
 """How old what is known of a worker may be before a list of workers has it looked at again."""
+LOOK_WITHIN = 15.0
+"""Seconds somebody waits for a worker to be looked at; an nvidia-smi that hangs takes ten."""
 
 
 class HostKeys(Protocol):
@@ -131,11 +133,16 @@ class Desk:
         await asyncio.gather(*(link.ensure(timeout) for link in connecting), return_exceptions=True)
 
     async def _refresh(self, link: Link) -> None:
+        """Looks now. One that is slow to answer stands as last seen: its link goes on asking,
+        and finds out whether it is still there."""
         try:
-            if link.reach is Reach.ACTIVE:
-                await link.refresh()
-            else:
-                await link.ensure(10)
+            async with asyncio.timeout(LOOK_WITHIN):
+                if link.reach is Reach.ACTIVE:
+                    await link.refresh()
+                else:
+                    await link.ensure(10)
+        except TimeoutError:
+            link.poke()
         except CloudaiError as error:
             link.lost(error)
 
