@@ -201,15 +201,27 @@ class Service:
         await self.in_thread(self._forget, task.id)
         return task
 
-    async def backup(self, target: Path) -> None:
-        """A whole copy of the database, while it is in use: tasks and their story, without logs
-        and without values of variables. Raises ``Conflict`` where something is there already,
-        ``InvalidInput`` for what is no place, and ``StoreFailed``."""
+    async def adopt(self, task: Task) -> Task:
+        """Remembers a task that runs already. Raises ``Conflict`` for an id that is there."""
+        assert task.assignment is not None
+        text = f"container {(task.assignment.container_id or '')[:12]} on {task.worker_id}"
+        await self.in_thread(self.store.submit, task, what="adopted", text=text)
+        self.changed(task)
+        return task
+
+    async def backup(self, target: Path) -> int:
+        """A whole copy of the database, while it is in use, and its size in bytes: tasks and
+        their story, without logs and without values of variables. Raises ``Conflict`` where
+        something is there already, ``InvalidInput`` for what is no place, ``StoreFailed``."""
         if not target.is_absolute():
             raise InvalidInput(f"{target}: give the whole path of a file", field="path")
+        return await self.in_thread(self._backup, target)
+
+    def _backup(self, target: Path) -> int:
         if not target.parent.is_dir():
             raise InvalidInput(f"there is no folder {target.parent}", field="path")
-        await self.in_thread(self.store.backup, target)
+        self.store.backup(target)
+        return target.stat().st_size
 
     def _forget(self, task_id: str) -> None:
         self.store.forget(task_id)

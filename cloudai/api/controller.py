@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
 
 from cloudai import __version__
 
@@ -13,6 +15,14 @@ from .doors import Doors
 from .tasks import desk_of
 
 router = APIRouter(tags=["controller"])
+
+
+class Backup(BaseModel):
+    """Where a copy is to be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
 
 
 @router.get("/health")
@@ -41,6 +51,13 @@ async def doctor(request: Request) -> shapes.Json:
     """The checks of this side: database, disk, inventory, keys."""
     findings = await desk_of(request).examine_home()
     return {"findings": [shapes.finding(one) for one in findings]}
+
+
+@router.post("/controller/backup", status_code=201)
+async def backup(request: Request, wanted: Backup) -> shapes.Json:
+    """A whole copy of the database, while it is in use; never over what is there."""
+    size = await desk_of(request).service.backup(Path(wanted.path))
+    return {"path": wanted.path, "size": size}
 
 
 @router.post("/controller/stay")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from cloudai.controller.fleet import free_now
 from cloudai.controller.link import Link, Reach
+from cloudai.controller.orphans import Orphan
 from cloudai.core.capacity import Free, GpuUse, Hold
 from cloudai.core.model import (
     GIB,
@@ -45,6 +47,7 @@ def assignment(one: Assignment) -> Json:
         "gpus": list(one.gpus),
         "reason": one.reason,
         "harvested": one.harvested,
+        "lost": one.lost,
     }
 
 
@@ -80,6 +83,8 @@ def task(one: Task, *, reason: str = "", phase: str = "", link: Link | None = No
         "shm_size": gib(spec.shm_size),
         "time_limit": spec.time_limit,
         "idempotency_key": spec.idempotency_key,
+        "on_lost": str(spec.on_lost),
+        "lost_after": spec.lost_after,
         "direct": one.direct,
         "worker_seen": _seen(one, link),
         "assignments": [assignment(held)] if held else [],
@@ -235,6 +240,32 @@ def _reservation(container: ContainerSight, usage: Usage | None, store_id: str) 
         "phase": str(container.phase),
         "cpu_percent": usage.cpu_percent if usage else None,
         "memory_used": gib(usage.memory) if usage else None,
+    }
+
+
+def orphan(one: Orphan) -> Json:
+    """A container that no task here claims."""
+    container = one.container
+    return {
+        "assignment_id": container.assignment_id,
+        "task_id": container.task_id,
+        "worker_id": one.link.id,
+        "reachable": one.link.reach is Reach.ACTIVE,
+        "store_id": container.store_id,
+        "mine": one.mine,
+        "user_id": container.user_id,
+        "name": container.task_name or None,
+        "docker_image": container.image,
+        "command": shlex.join(container.argv),
+        "req_cpu": container.held.cpus,
+        "req_memory": gib(container.held.memory),
+        "req_storage": gib(container.held.storage),
+        "req_gpu": container.held.gpus,
+        "gpus": list(container.gpus),
+        "phase": str(container.phase),
+        "since": moment(container.started_at or container.created_at),
+        "exit_code": container.exit_code,
+        "container_id": container.id,
     }
 
 

@@ -11,8 +11,9 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from cloudai.controller.desk import Desk, has_ended, has_left_starting
+from cloudai.controller.link import Link
 from cloudai.core.errors import InvalidInput, TaskNotFound
-from cloudai.core.model import State, Task
+from cloudai.core.model import Phase, State, Task
 from cloudai.core.units import parse_since
 from cloudai.service import now
 
@@ -36,8 +37,16 @@ def shape(desk: Desk, task: Task) -> shapes.Json:
     """A task as it stands, with what only the running controller knows."""
     link = desk.controller.fleet.get(task.worker_id) if task.worker_id else None
     waits = desk.controller.waiting.get(task.id, "") if task.state is State.QUEUED else ""
-    phase = desk.controller.effects.phases.get(task.id, "")
+    phase = desk.controller.effects.phases.get(task.id, "") or _paused(task, link)
     return shapes.task(task, reason=waits, phase=phase, link=link)
+
+
+def _paused(task: Task, link: Link | None) -> str:
+    """A container that someone froze is a running one all the same."""
+    if link is None or task.assignment is None or not task.state.assigned:
+        return ""
+    container = link.container(task.assignment.id)
+    return "paused" if container is not None and container.phase is Phase.PAUSED else ""
 
 
 async def in_full(desk: Desk, task: Task) -> shapes.Json:
@@ -119,6 +128,13 @@ async def cancel(request: Request, task_id: str) -> shapes.Json:
     """Stops it, then kills it after its grace."""
     desk = desk_of(request)
     return shape(desk, await desk.service.cancel(task_id))
+
+
+@router.post("/{task_id}/mark-lost")
+async def mark_lost(request: Request, task_id: str) -> shapes.Json:
+    """A person's word that its worker is gone for good."""
+    desk = desk_of(request)
+    return shape(desk, await desk.mark_lost(task_id))
 
 
 @router.delete("/{task_id}", status_code=204)

@@ -83,6 +83,18 @@ _OPTIONS = (
         help="Between the polite stop and the forced one.  [default: 10]",
     ),
     click.option(
+        "--on-lost",
+        type=click.Choice(["wait", "requeue", "fail"]),
+        metavar="WHAT",
+        help="When its worker stays out of reach: wait, requeue (it may then run twice at once)"
+        " or fail.  [default: wait]",
+    ),
+    click.option(
+        "--lost-after",
+        metavar="TIME",
+        help="How long is too long for --on-lost.  [default: 10m]",
+    ),
+    click.option(
         "--idempotency-key",
         metavar="KEY",
         help="The same key again answers the task it made before.",
@@ -132,8 +144,9 @@ def task_body(
         "mounts": list(asked["mounts"]),
         "time_limit": number(asked["time_limit"]),
         "grace": number(asked["grace"]),
+        "lost_after": number(asked["lost_after"]),
     }
-    for field in ("workdir", "name", "run_as", "shm_size", "idempotency_key"):
+    for field in ("workdir", "name", "run_as", "shm_size", "idempotency_key", "on_lost"):
         body[field] = asked[field]
     # What was not said is the server's to fill in.
     return {name: value for name, value in body.items() if value not in (None, {}, [])}

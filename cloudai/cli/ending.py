@@ -1,4 +1,4 @@
-"""``cancel``, ``wait`` and ``rm``: several tasks, each reported."""
+"""``cancel``, ``mark-lost``, ``wait`` and ``rm``: several tasks, each reported."""
 
 from __future__ import annotations
 
@@ -35,6 +35,30 @@ def cancel_command(session: Session, tasks: tuple[str, ...]) -> int:
         return stopped
 
     return _each(session, tasks, cancel, several="tasks", bare=True)
+
+
+@click.command()
+@tasks_argument
+@common
+@click.pass_obj
+def mark_lost_command(session: Session, tasks: tuple[str, ...]) -> int:
+    """Say that the workers of these tasks, or their containers there, are gone for good.
+
+    Only a person can know that. Each task fails, or goes back to the queue where it was asked
+    for with --on-lost requeue. Refused while the worker can be reached. If it comes back all
+    the same, the container is stopped, its log brought home, and it is removed.
+    """
+    from cloudai.client import task_path
+
+    def mark(task: str) -> Task:
+        lost: Task = session.client.post(task_path(task, "mark-lost"))
+        if not session.json:
+            again = "is back in the queue" if lost["status"] == "queued" else lost["status"]
+            task_id = lost["task_id"]
+            say(task_id if session.quiet else f"✅ Task {task_id} marked as lost: {again}")
+        return lost
+
+    return _each(session, tasks, mark, several="tasks", bare=True)
 
 
 @click.command()

@@ -32,6 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "show": ("tasks", "Tell one task's whole story."),
         "cancel": ("ending", "Stop tasks: politely, then by force."),
         "wait": ("ending", "Wait for tasks to end; end with their exit code."),
+        "mark-lost": ("ending", "Say that tasks' workers are gone for good."),
         "rm": ("ending", "Forget ended tasks and their logs."),
         "exec": ("execute", "Run a command in a running task's container."),
     },
@@ -43,9 +44,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "unregister": ("register", "Take a worker out of the inventory."),
         "drain": ("workers", "Give a worker no new tasks."),
         "resume": ("workers", "Give a drained worker tasks again."),
+        "orphans": ("orphans", "List containers of no known task; adopt, stop, forget."),
     },
     "Controller": {
         "controller": ("controller", "Run, start, stop and see the controller."),
+        "backup": ("backup", "Copy the database to a file, while it is in use."),
         "completion": ("completion", "Print the completion script of a shell."),
     },
 }
@@ -62,7 +65,7 @@ class Commands(click.Group):
         if cmd_name not in _PLACES:
             return None
         module = import_module(f".{_PLACES[cmd_name][0]}", __package__)
-        command = getattr(module, f"{cmd_name}_command")
+        command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
         return command
 
@@ -178,7 +181,9 @@ def _error(args: list[str], error: Exception, session: Session) -> int:
 
         traceback.print_exc()
     words = f"{type(error).__name__}: {error}"
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.strerror:
+        # Without a name it is what we write to: our own output.
+        words = f"{error.filename or 'The output cannot be written'}: {error.strerror}"
         return print_error(CloudaiError(words), as_json=session.json)
     return print_error(
         CloudaiError(

@@ -62,6 +62,7 @@ def _fields(task: Task) -> list[tuple[str, object]]:
         ("Runs as", task["run_as"]),
         ("Shared memory", f"{amount(task['shm_size'], 3)} GB" if task["shm_size"] else None),
         ("Time limit", long_span(task["time_limit"]) if task["time_limit"] else None),
+        ("If lost", _if_lost(task)),
         ("Key", task["idempotency_key"]),
         ("Runs by", task.get("docker_run")),
     ]
@@ -86,6 +87,11 @@ def _unreachable(task: Task) -> str | None:
         f"⚠ {task['worker_id']} has not been reached {since(seen.get('since'))};"
         " the task stands as last seen"
     )
+
+
+def _if_lost(task: Task) -> str | None:
+    does = {"requeue": "it is run elsewhere", "fail": "it fails"}.get(task.get("on_lost", ""))
+    return f"{does} after {long_span(task['lost_after'])} out of reach" if does else None
 
 
 def _asked(task: Task) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from cloudai.core.errors import EngineFailed, WorkerUnreachable
@@ -23,7 +23,7 @@ class Absences:
     """The measure, taken once a pass."""
 
     def __init__(self) -> None:
-        self.clock = lambda: (time.monotonic(), time.time())
+        self.clock: Callable[[], tuple[float, float]] = lambda: (time.monotonic(), time.time())
         """Seconds on a clock that never jumps, and on the one that people set."""
         self.alone_since: datetime | None = None
         """Since when no worker at all can be reached, where there are several."""

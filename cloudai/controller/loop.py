@@ -89,8 +89,9 @@ class Controller:
 
     def _task_changed(self, task: Task) -> None:
         self._touched[task.id] = time.monotonic()
-        if task.state is State.QUEUED and task.reason and task.assignment:
-            self._refused[task.id, task.assignment.worker_id] = (time.monotonic(), task.reason)
+        held = task.assignment
+        if task.state is State.QUEUED and task.reason and held and not held.lost:
+            self._refused[task.id, held.worker_id] = (time.monotonic(), task.reason)
         if signal := self._signals.get(task.id):
             signal.fire()
         self.wake()

@@ -31,7 +31,7 @@ from . import Happening, LogRecord, NotAdmitted, Order
 
 WHOLE = 1000
 """Thousandths of a GPU that make a whole one."""
-KILLED, TERMINATED = 137, 143
+KILLED, TERMINATED, NO_RECORD = 137, 143, 255
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -80,6 +80,9 @@ class FakeContainer:
     """Records that it does not keep any more, of all before the last ones."""
     deaf: int = 0
     """Followers opened before this many truncations hear nothing more (facts, 19)."""
+    missed: int = 0
+    missed_to: int = 0
+    """Followers opened before this many misses go on at this record."""
     size: int = 0
     """Bytes it wrote to its own layer."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -129,8 +132,10 @@ class FakeWorker:
         """What ``execute`` answers to a command: exit code and output."""
         self.log_room = 10**12
         """See ``Engine.log_room``."""
+        self.engine_started = self.clock()
         self._subscribers: list[asyncio.Queue[Happening | None]] = []
         self._made = 0
+        self._boots = 0
         if isinstance(self.clock, FakeClock):
             self.clock.passed.append(self.settle)
 
@@ -154,6 +159,8 @@ class FakeWorker:
                 held=asked,
                 gpus=gpus,
                 created_at=self.clock(),
+                image=spec.image,
+                argv=("/bin/sh", "-c", spec.shell) if spec.shell is not None else spec.argv,
                 limits={"cpu_milli": asked.cpu_milli, "memory": asked.memory},
             ),
             self.jobs.get(spec.image, Job()),
@@ -192,6 +199,12 @@ class FakeWorker:
         del container.log[:gone]
         container.dropped += gone
 
+    def miss(self, name: str) -> None:
+        """Followers miss what they have not had yet, silently; the engine keeps it."""
+        container = self.containers[name]
+        container.missed += 1
+        container.missed_to = container.dropped + len(container.log)
+
     def truncate(self, name: str) -> None:
         """Somebody empties the log file. Whoever follows it hangs from now on."""
         self.rotate(name, 0)
@@ -229,6 +242,30 @@ class FakeWorker:
         if container.sight.phase in (Phase.RUNNING, Phase.PAUSED):
             self._show(container, phase=Phase.PAUSED if paused else Phase.RUNNING)
             self._tell(name, "pause" if paused else "unpause")
+
+    def restart(self, name: str) -> None:
+        """Someone starts it again by hand. Not counted in ``starts``: it was none of ours."""
+        container = self.containers[name]
+        self.finish(name, KILLED)
+        self._show(
+            container,
+            phase=Phase.RUNNING,
+            started_at=self.clock(),
+            finished_at=None,
+            exit_code=None,
+        )
+        self._tell(name, "start")
+
+    def reboot(self) -> None:
+        """The machine goes down without a word and comes up: its engine has no record of how
+        its containers ended, and invents one."""
+        self._boots += 1
+        self.engine_started = self.clock()
+        for name, container in self.containers.items():
+            if container.sight.phase in (Phase.RUNNING, Phase.PAUSED):
+                self.finish(name, NO_RECORD)
+        for queue in self._subscribers:
+            queue.put_nowait(None)
 
     def vanish(self, name: str) -> None:
         """The container is removed, by whomever."""
@@ -291,12 +328,13 @@ class FakeWorker:
             load=0.0,
             clock=self.clock(),
             machine_id=f"machine-{self.name}",
-            boot_id=f"boot-{self.name}",
+            boot_id=f"boot-{self.name}-{self._boots}",
             os="fake",
             engine=EngineFacts(
                 id=f"engine-{self.name}",
                 version="fake",
                 endpoint="fake://",
+                started_at=self.engine_started,
                 gpu_runtime="hook" if self.gpus else "",
             ),
             gpus=tuple(self._gpu(index, uuid) for index, uuid in enumerate(self.gpus)),

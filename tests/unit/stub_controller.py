@@ -193,6 +193,8 @@ def make_task(**changes: Any) -> dict[str, Any]:
         "shm_size": None,
         "time_limit": None,
         "idempotency_key": None,
+        "on_lost": "wait",
+        "lost_after": 600.0,
         "direct": False,
         "docker_run": "docker run -d --cpus 1.0 --memory 512m -- alpine:latest echo hello",
         "worker_seen": {"reachable": True, "since": None},

@@ -55,6 +55,8 @@ def sight_of(document: Mapping[str, object]) -> ContainerSight | None:
         exit_code=_exit_code(state, phase, started=started_at is not None, error=error),
         oom_killed=state.get("OOMKilled") is True,
         error=error,
+        image=_text(config.get("Image")),
+        argv=(*_words(config.get("Entrypoint")), *_words(config.get("Cmd"))),
         limits=_limits(_mapping(document.get("HostConfig"))),
     )
 
@@ -168,6 +170,11 @@ def _texts(value: object) -> dict[str, str]:
         for key, text in _mapping(value).items()
         if isinstance(key, str) and isinstance(text, str)
     }
+
+
+def _words(value: object) -> tuple[str, ...]:
+    items = value if isinstance(value, list) else []
+    return tuple(item for item in items if isinstance(item, str))
 
 
 def _text(value: object) -> str:
