@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from tests.fleet_lab.worker import Worker
 
 CHECKOUT = Path(__file__).parents[2]
 SECONDS = 30.0
+FINAL = ("completed", "failed", "cancelled")
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
@@ -90,13 +93,49 @@ class Home:
     def json(self, *words: str, code: int | None = 0) -> Any:
         return json.loads(self.run(*words, "--json", code=code).out)
 
+    def ask(self, path: str) -> Any:
+        """What the API answers to a GET; quicker than a command, for polling."""
+        try:
+            return self._ask(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            self.run("workers")
+            return self._ask(path)
+
+    def _ask(self, path: str) -> Any:
+        with closing(socket.socket(socket.AF_UNIX)) as link:
+            link.settimeout(100)
+            link.connect(str(self.folder / "controller.sock"))
+            http = HTTPConnection("controller")
+            http.sock = link
+            http.request("GET", path)
+            return json.loads(http.getresponse().read())
+
+    def worker(self, worker: Worker | str) -> Any:
+        """A worker in depth, looked at now."""
+        return self.ask(f"/workers/{_name(worker)}")
+
+    def seen(self, worker: Worker | str) -> Any:
+        """A worker as it stands in the list, without looking."""
+        workers = self.ask("/workers/")["workers"]
+        return next(one for one in workers if one["worker_id"] == _name(worker))
+
+    def ended(self, *task_ids: str, seconds: float = SECONDS) -> list[Any]:
+        """The tasks once they are final and their logs home."""
+        deadline = time.monotonic() + seconds
+        tasks = []
+        for task_id in task_ids:
+            left = max(1, int(deadline - time.monotonic()))
+            task = self.ask(f"/tasks/{task_id}?until=final&timeout={min(60, left)}")
+            assert task["status"] in FINAL, task
+            tasks.append(task)
+        return tasks
+
     def show(self, task_id: str) -> Any:
         return self.json("show", task_id)
 
     def dispatch(self, worker: Worker | str, *words: str) -> str:
         """Dispatches and answers the task's id."""
-        name = worker if isinstance(worker, str) else worker.name
-        return self.run("dispatch", "--quiet", name, *words).text.strip()
+        return self.run("dispatch", "--quiet", _name(worker), *words).text.strip()
 
     def task(self, *words: str) -> str:
         """Queues and answers the task's id."""
@@ -113,6 +152,10 @@ class Home:
         """All bytes at home: to find what must not be there."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         return b"\0".join(path.read_bytes() for path in files)
+
+
+def _name(worker: Worker | str) -> str:
+    return worker if isinstance(worker, str) else worker.name
 
 
 @contextmanager
