@@ -147,7 +147,7 @@ async def _serve(home: Path, inventory: Path, ready: _Ready, idle_exit: float | 
 
     try:
         await service.open()
-        file = InventoryFile(inventory)
+        file = InventoryFile(inventory, home=home)
         controller = Controller(service, file, connect, embedded=EmbeddedWorker())
         await controller.begin()
         doors = Doors(controller, home, idle_exit=idle_exit)

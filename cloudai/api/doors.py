@@ -49,11 +49,17 @@ class Doors:
     def notices(self) -> list[str]:
         """What wants a person's eye, a line each."""
         lines = []
-        if self.controller.inventory_error:
-            lines.append(
-                "inventory: the last good version stays in use until this is mended: "
-                + self.controller.inventory_error
+        if wrong := self.controller.inventory_error:
+            meanwhile = (
+                "the last good version stays in use"
+                if self.controller.fleet.workers()
+                else "there are no workers"
             )
+            lines.append(f"inventory: {meanwhile} until this is mended: {wrong}")
+        path = self.controller.inventory.path
+        if path is not None and not wrong and path != self.home / "hosts.yaml":
+            # Only one that a person named can be missing.
+            lines += [] if path.exists() else [f"inventory: there is no file {path}"]
         if lonely := self.controller.absences.notice():
             lines.append(lonely)
         return lines
@@ -70,7 +76,7 @@ class Doors:
         if present == wanted:
             return ""
         if present is None or (wanted.exists() and not present.exists()):
-            self.controller.inventory = InventoryFile(wanted)
+            self.controller.inventory = InventoryFile(wanted, home=self.home)
             self.controller.wake()
             return ""
         if explicit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import stat
 import time
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudai.core.model import WorkerSpec
+from cloudai.disk import write_whole
 
 from .problems import NOWHERE, InventoryError, Place, Problem
 from .reading import parse
@@ -16,6 +19,8 @@ from .tree import LARGEST
 
 _FRESH = 2_000_000_000
 """Nanoseconds: a file written so lately may change again without its times showing it."""
+
+KEPT_NAME = "inventory.last-good.json"
 
 _Stamp = tuple[int, int, int, int, int]
 
@@ -33,10 +38,15 @@ class Snapshot:
 
 
 class InventoryFile:
-    """One inventory on disk. ``None``, or a file that is not there yet: no workers."""
+    """One inventory on disk. ``None``, or a file that is not there yet: no workers.
 
-    def __init__(self, path: Path | None) -> None:
+    ``home``: the folder that remembers the last good one, so that a controller which starts
+    while the file has a mistake knows it, too.
+    """
+
+    def __init__(self, path: Path | None, *, home: Path | None = None) -> None:
         self.path = path
+        self._kept = home / KEPT_NAME if home is not None else None
         self._workers: dict[str, WorkerSpec] | None = None
         self._error: str | None = None
         self._stamp: _Stamp | None = None
@@ -72,11 +82,32 @@ class InventoryFile:
             self._take(content, self.path)
 
     def _take(self, content: bytes, path: Path) -> None:
+        if self._workers is None:
+            self._workers = self._recall(path)
         if self._workers and not content.strip():
             # An editor that writes in two steps, or a full disk, more often than a wish.
             raise _unreadable(path, "is empty; write `workers: {}` if that is meant")
-        self._workers = parse(decode(content, source=str(path)), source=str(path))
+        text = decode(content, source=str(path))
+        self._workers = parse(text, source=str(path))
         self._error = None
+        self._keep(text, path)
+
+    def _keep(self, text: str, path: Path) -> None:
+        if self._kept is None:
+            return
+        # A home that cannot be written says so where it matters; reading goes on.
+        with contextlib.suppress(OSError):
+            write_whole(self._kept, json.dumps({"path": str(path), "text": text}).encode())
+
+    def _recall(self, path: Path) -> dict[str, WorkerSpec] | None:
+        """The workers of the last good one of that path, where it is remembered."""
+        if self._kept is None:
+            return None
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, InventoryError):
+            kept = json.loads(self._kept.read_bytes())
+            if kept["path"] == str(path):
+                return parse(kept["text"], source=str(path))
+        return None
 
 
 def read_bytes(path: Path) -> bytes:

@@ -16,11 +16,13 @@ from cloudai.core.model import GIB, MIB, Resources, WorkerSpec
 from cloudai.inventory import (
     InventoryError,
     InventoryFile,
+    Snapshot,
     add_worker,
     parse,
     plan_worker,
     remove_worker,
 )
+from cloudai.inventory.file import KEPT_NAME
 
 NEW = WorkerSpec(id="new", host="10.1.1.1", port=2222)
 LINE = "new: {host: 10.1.1.1, port: 2222}"
@@ -70,6 +72,33 @@ def test_a_bad_edit_keeps_the_last_good_one_until_it_is_mended(path: Path) -> No
     path.write_text("workers: {a: {}, b: {port: 22}}")
     snapshot = file.read()
     assert (list(snapshot.workers), snapshot.error, snapshot.changed) == (["a", "b"], None, True)
+
+
+def test_the_last_good_one_is_known_after_a_restart(path: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    path.write_text("workers: {a: {}}")
+    good = InventoryFile(path, home=home).read().workers
+    for bad in ("workers: {a: {}, b: {prot: 22}}", "", "workers: [", "\xff"):
+        path.write_text(bad, encoding="latin-1")
+        snapshot = InventoryFile(path, home=home).read()
+        assert snapshot.workers == good
+        assert snapshot.error is not None
+    other = tmp_path / "other.yaml"
+    other.write_text("workers: [")
+    assert InventoryFile(other, home=home).read().workers == {}
+    path.unlink()
+    assert InventoryFile(path, home=home).read() == Snapshot({}, None, path, True)
+
+
+def test_a_memory_that_is_damaged_or_cannot_be_written_harms_nothing(
+    path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / KEPT_NAME).write_text("{")
+    path.write_text("workers: [")
+    assert InventoryFile(path, home=tmp_path).read().workers == {}
+    path.write_text("workers: {a: {}}")
+    assert list(InventoryFile(path, home=tmp_path / "gone").read().workers) == ["a"]
 
 
 def test_a_bad_file_at_first_is_no_worker_and_told(path: Path) -> None:
