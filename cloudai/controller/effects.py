@@ -96,7 +96,7 @@ class Effects:
                     outcome = await link.engine.start(order)
         except EngineFailed as error:
             # The worker's trouble, not the task's: it may fit elsewhere, or later.
-            await self._refuse(task, assignment, f"{link.id}: {error.message}")
+            await self._refuse(task, assignment, error.message)
             return
         finally:
             self.phases.pop(task.id, None)

@@ -13,11 +13,12 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from cloudai.core.errors import CloudaiError, WorkerNotFound
 from cloudai.core.lifecycle import Placed, StopAsked
 from cloudai.core.lost import given_up
-from cloudai.core.model import ContainerSight, State, Task, WorkerSpec
+from cloudai.core.model import Assignment, ContainerSight, State, Task, WorkerSpec
 from cloudai.core.reconcile import Sighting, Wait, reconcile
 from cloudai.core.schedule import Snapshot, schedule
 from cloudai.crash import point
@@ -37,9 +38,21 @@ log = logging.getLogger(__name__)
 TICK = 1.0
 """Seconds between passes when nothing wakes the loop: time limits and inventory edits."""
 REFUSED_FOR = 5.0
-"""Seconds for which a worker that did not admit a task is not asked for it again."""
+"""Seconds for which a worker that did not admit a task is not asked for it again; doubled each
+time it still does not, so that a registry that is away does not fill the task's story."""
+REFUSED_AT_MOST = 60.0
 SIZES_EVERY = 10.0
 """Seconds between measurements where a storage limit can only be watched."""
+
+
+class Refusal(NamedTuple):
+    """That a worker did not admit a task: by which assignment, why, and how long it counts."""
+
+    number: int
+    why: str
+    pause: float
+    until: float
+    """Monotonic."""
 
 
 class Controller:
@@ -72,7 +85,7 @@ class Controller:
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._touched: dict[str, float] = {}
-        self._refused: dict[tuple[str, str], tuple[float, str]] = {}
+        self._refused: dict[tuple[str, str], Refusal] = {}
         self._signals: dict[str, Signal] = {}
         self._measured: dict[str, float] = {}
         self._needed: set[str] = set()
@@ -91,10 +104,19 @@ class Controller:
         self._touched[task.id] = time.monotonic()
         held = task.assignment
         if task.state is State.QUEUED and task.reason and held and not held.lost:
-            self._refused[task.id, held.worker_id] = (time.monotonic(), task.reason)
+            self._keep_refusal(task.id, held, task.reason)
         if signal := self._signals.get(task.id):
             signal.fire()
         self.wake()
+
+    def _keep_refusal(self, task_id: str, held: Assignment, why: str) -> None:
+        before = self._refused.get((task_id, held.worker_id))
+        if before is not None and before.number == held.number:
+            return
+        pause = min(REFUSED_AT_MOST, 2 * before.pause) if before else REFUSED_FOR
+        self._refused[task_id, held.worker_id] = Refusal(
+            held.number, why, pause, time.monotonic() + pause
+        )
 
     async def wait_for(self, task_id: str, done: Callable[[Task], bool], *, timeout: float) -> Task:
         """The task once ``done`` holds, or as it stands after ``timeout`` seconds."""
@@ -231,13 +253,10 @@ class Controller:
             for task in active
             if task.state is State.QUEUED and not task.direct and task.id not in self._busy
         ]
+        unfinished = {task.id for task in active}
+        self._refused = {key: one for key, one in self._refused.items() if key[0] in unfinished}
         at = time.monotonic()
-        self._refused = {
-            key: (when, why)
-            for key, (when, why) in self._refused.items()
-            if at - when < REFUSED_FOR
-        }
-        refused = {key: why for key, (_, why) in self._refused.items()}
+        refused = {key: one.why for key, one in self._refused.items() if at < one.until}
         places = self.fleet.places(active, self.draining)
         plan = schedule(Snapshot(queue, places, refused))
         self.waiting = dict(plan.waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from cloudai.controller import desk as desk_module
 from cloudai.controller import link as link_module
+from cloudai.controller import loop as loop_module
 from cloudai.controller.desk import Desk, has_ended, has_left_starting
 from cloudai.controller.link import Reach
 from cloudai.controller.loop import Controller
@@ -459,6 +461,16 @@ async def test_a_worker_in_trouble_sends_the_task_back_to_the_queue(a_bench):
             task.id, lambda one: bool(one.assignment) and one.state is State.QUEUED, timeout=SECONDS
         )
         assert found.reason
+
+
+async def test_a_worker_that_goes_on_refusing_is_asked_less_and_less(a_bench, monkeypatch):
+    monkeypatch.setattr(loop_module, "REFUSED_FOR", 0.05)
+    async with a_bench(w1=FakeWorker()).running() as bench:
+        await until(lambda: "w1" in bench.engines, "the link")
+        bench.engines["w1"].plan("start", *[Fault.REFUSED] * 4)
+        began = time.monotonic()
+        await bench.reach(await bench.submit(), State.RUNNING)
+        assert time.monotonic() - began >= 0.05 + 0.1 + 0.2 + 0.4
 
 
 async def test_forgetting_needs_an_end_and_takes_the_log(a_bench):
