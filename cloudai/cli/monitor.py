@@ -95,7 +95,7 @@ def _footer(task: Task) -> None:
     say(THICK)
     say(f"  Task {task['status'].capitalize()}")
     if task["status"] != "completed":
-        if task.get("reason"):
+        if task.get("reason") not in (None, "", task["status"]):
             say(f"  Reason: {clean(task['reason'])}")
         if task.get("exit_code") is not None:
             say(f"  Exit code: {task['exit_code']}")

@@ -159,17 +159,20 @@ def _style(cell: Cell) -> str:
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:
     """Names and values, one a line, folded under themselves on a terminal; ``None``: left out."""
+    width = max((len(name) for name, _ in fields), default=0) + 2
+    for name, value in fields:
+        if value is not None and value != "":
+            say(folded(name.ljust(width), value))
+
+
+def folded(head: str, text: object) -> str:
+    """The text after its head; on a terminal folded between words, under itself."""
     import textwrap
 
-    width = max((len(name) for name, _ in fields), default=0) + 2
-    room = max(20, columns() - width)
-    for name, value in fields:
-        if value is None or value == "":
-            continue
-        text = clean(value)
-        lines = textwrap.wrap(text, room, break_on_hyphens=False) if on_terminal() else [text]
-        for at, line in enumerate(lines or [""]):
-            say(f"{(name if at == 0 else '').ljust(width)}{line}")
+    whole = clean(text)
+    room = max(20, columns() - len(head))
+    lines = textwrap.wrap(whole, room, break_on_hyphens=False) if on_terminal() else [whole]
+    return f"\n{' ' * len(head)}".join([head + "".join(lines[:1]), *lines[1:]])
 
 
 class StatusLine:

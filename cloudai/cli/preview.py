@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
-from .output import THICK, THIN, columns, on_terminal
+from .output import THICK, THIN, folded
 from .terminal import clean
-
-_INDENT = 21
 
 
 def preview(task: dict[str, Any]) -> str:
     """The box, without a line end after it. The command is folded on a terminal only."""
-    command = clean(task.get("docker_run") or task.get("command"))
-    if on_terminal():
-        room = max(30, columns() - _INDENT)
-        command = f"\n{' ' * _INDENT}".join(textwrap.wrap(command, room, break_on_hyphens=False))
     return "\n".join(
         (
             THICK,
@@ -25,7 +18,7 @@ def preview(task: dict[str, Any]) -> str:
             f"  Task ID:           {clean(task['task_id'])}",
             f"  Target Worker:     {clean(task['target'] or '(scheduler decides)')}",
             f"  Docker Image:      {clean(task['docker_image'])}",
-            f"  Command:           {command}",
+            folded("  Command:           ", task.get("docker_run") or task.get("command")),
             THIN,
             "  Resource Requirements:",
             f"    • CPU Cores:     {task['req_cpu']:.2f} cores",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .output import Column, print_fields, print_table, say
-from .terminal import clean
+from .output import Column, folded, print_fields, print_table, say
 from .wording import NOTHING, amount, clock, is_final, long_span, since, took
 
 Task = dict[str, Any]
@@ -31,7 +30,7 @@ def print_story(task: Task) -> None:
         say()
         for event in task["events"]:
             text = f"{event['what']} {event.get('text') or ''}"
-            say(f"{clock(event['at'])}  {clean(text)}")
+            say(folded(f"{clock(event['at'])}  ", text))
 
 
 def _fields(task: Task) -> list[tuple[str, object]]:

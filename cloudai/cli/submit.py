@@ -201,7 +201,6 @@ def _follow(session: Session, task: Task, words: Any) -> int:
 
 def goes_on(task_id: str) -> None:
     """Says that leaving ends nothing."""
-    tell(
-        f"Task {task_id} goes on: `cloudai monitor {task_id}` watches it,"
-        f" `cloudai cancel {task_id}` stops it."
-    )
+    tell(f"Task {task_id} goes on.")
+    tell(f"  cloudai monitor {task_id}   watches it")
+    tell(f"  cloudai cancel {task_id}    stops it")
