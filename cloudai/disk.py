@@ -26,7 +26,7 @@ def as_store_failed(error: OSError, path: Path) -> StoreFailed:
     if error.errno in _READ_ONLY:
         return StoreReadOnly(
             f"{path} cannot be written: {error.strerror}",
-            hint="Give it back to your user, or set CLOUDAI_HOME to a folder of your own.",
+            hint="Give it back to your user; CLOUDAI_HOME and --inventory name other places.",
         )
     return StoreFailed(f"{path}: {error.strerror or error}")
 

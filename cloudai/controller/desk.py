@@ -228,7 +228,7 @@ class Desk:
             same = (link.sight.machine_id, link.sight.engine.id)
             if same == (sight.machine_id, sight.engine.id):
                 raise Conflict(
-                    f"{spec.host} is the same machine and engine as worker {link.id}",
+                    f"{spec.host} is the same machine and engine as {link.id}",
                     hint=f"use {link.id}, or unregister it first",
                 )
         await self.service.in_thread(add_worker, path, spec)

@@ -161,6 +161,10 @@ class EngineHttp:
             ) from error
         except TimeoutError as error:
             raise self._door.trouble() or Indeterminate("Docker did not answer in time") from error
+        except aiohttp.ClientPayloadError as error:
+            raise self._door.trouble() or Indeterminate(
+                "the connection to Docker broke in the middle of an answer"
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._door.trouble() or Indeterminate(
                 f"the connection to Docker broke: {error or type(error).__name__}"
