@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,12 @@ def run(
     ready_fd: int | None,
 ) -> int:
     """Run it here, in the foreground: for systemd, and to see what it does."""
+    # Nothing of a thousand modules is garbage: not to look for any saves a fifth of the start.
+    gc.disable()
     from cloudai import daemon
+
+    gc.freeze()
+    gc.enable()
     from cloudai.client import find_home, find_inventory
     from cloudai.client.place import make_home
 
