@@ -17,6 +17,8 @@ from cloudai.core.errors import (
     CloudaiError,
     Conflict,
     EngineFailed,
+    HostKeyChanged,
+    HostKeyUnknown,
     Insufficient,
     InvalidInput,
     StoreFailed,
@@ -198,21 +200,21 @@ class Desk:
     async def register(
         self, spec: WorkerSpec, *, fingerprint: str | None
     ) -> tuple[WorkerView, tuple[Finding, ...]]:
-        """Pins the host key, runs the doctor, writes the inventory keeping its comments.
+        """Pins the host key, runs the doctor, writes the inventory keeping its comments. For
+        one that stands there already and does not trust its host key yet: pins and checks.
 
         Raises ``HostKeyUnknown`` with the fingerprint where none is given and none is known;
         nothing is written where the worker cannot be reached.
         """
         fleet = self.controller.fleet
-        known = fleet.get(spec.id)
-        if known is not None and not known.retired:
-            raise Conflict(
-                f"Worker {spec.id} is in the inventory already"
-                + (f" ({known.spec.place})" if known.spec.place else "")
-            )
         path = self._inventory_path()
-        # Reached now as it will be once it stands in the file, whose defaults are its own.
-        spec = await self.service.in_thread(plan_worker, path, spec)
+        known = fleet.get(spec.id)
+        is_new = known is None or known.retired
+        if known is not None and not is_new:
+            spec = _to_be_trusted(known, asked=spec)
+        else:
+            # Reached now as it will be once it stands in the file, whose defaults are its own.
+            spec = await self.service.in_thread(plan_worker, path, spec)
         if fingerprint is not None and spec.connection == "ssh":
             await self.host_keys.pin(spec, fingerprint)
         point("register.pinned")
@@ -223,7 +225,7 @@ class Desk:
         finally:
             await engine.close()
         for link in fleet.workers():
-            if link.sight is None:
+            if link.sight is None or link is known:
                 continue
             same = (link.sight.machine_id, link.sight.engine.id)
             if same == (sight.machine_id, sight.engine.id):
@@ -231,7 +233,8 @@ class Desk:
                     f"{spec.host} is the same machine and engine as {link.id}",
                     hint=f"use {link.id}, or unregister it first",
                 )
-        await self.service.in_thread(add_worker, path, spec)
+        if is_new:
+            await self.service.in_thread(add_worker, path, spec)
         point("register.written")
         self.controller.follow_inventory()
         link = fleet.link(spec.id)
@@ -376,6 +379,23 @@ class Desk:
         link = self.controller.fleet.get(worker_id) if worker_id else None
         links = [link] if link else self.controller.fleet.workers()
         return links[0].engine.preview(order) if links else ""
+
+
+def _to_be_trusted(known: Link, *, asked: WorkerSpec) -> WorkerSpec:
+    """The worker as it stands in the inventory, where it only lacks a trusted host key and was
+    asked for by its own address. Raises ``Conflict`` otherwise."""
+    spec = known.spec
+    same = asked.host == (spec.host or spec.id) and all(
+        wanted in (None, there)
+        for wanted, there in ((asked.port, spec.port), (asked.user, spec.user))
+    )
+    if same and isinstance(known.error, HostKeyUnknown | HostKeyChanged):
+        return spec
+    raise Conflict(
+        f"Worker {spec.id} is in the inventory already"
+        + (f" ({spec.place})" if spec.place else ""),
+        hint="" if same else f"edit it there, or `cloudai unregister {spec.id}` first",
+    )
 
 
 def has_left_starting(task: Task) -> bool:

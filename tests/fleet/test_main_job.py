@@ -340,3 +340,19 @@ def test_a_table_can_be_cut_by_a_pipe(home):
     )
     assert head.stdout.startswith(b"TASK")
     assert head.stderr == b""
+
+
+def test_an_inventory_from_git_needs_only_its_host_keys(mended_fleet, tmp_path):
+    """A second laptop: the worker stands in the inventory, its key is not known here yet."""
+    worker = mended_fleet.workers[0]
+    where = [worker.name, f"{worker.host}:{worker.port}"]
+    with a_home(tmp_path / "h", mended_fleet) as home:
+        before = home.inventory.read_text()
+        (home.folder / "known_hosts").unlink()
+        refused = home.run("dispatch", worker.name, "alpine", "--", "true", code=5)
+        assert f"cloudai register {' '.join(where)}" in refused.error
+        home.run("register", *where, "--fingerprint", worker.fingerprint)
+        home.run("dispatch", worker.name, "alpine", "--", "true")
+        assert home.inventory.read_text() == before
+        again = home.run("register", *where, "--fingerprint", worker.fingerprint, code=1)
+        assert "is in the inventory already" in again.error
