@@ -8,13 +8,16 @@ from __future__ import annotations
 import codecs
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from .options import ARGV, complete_workers
+from .session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -104,6 +107,43 @@ _OPTIONS = (
     ),
     click.option("--wait", is_flag=True, help="Wait for its end; end with its exit code."),
 )
+
+
+_FLAGS = {
+    "docker_image": "IMAGE",
+    "target": "WORKER",
+    "argv": "the command after --",
+    "command": "-c",
+    "req_cpu": "-cpu_cores",
+    "req_memory": "-mem",
+    "req_storage": "-storage",
+    "req_gpu": "-gpu_cores",
+    "user_id": "--user",
+    "env": "-e",
+    "mounts": "--mount",
+    "run_as": "--run-as",
+    "shm_size": "--shm-size",
+    "time_limit": "--time-limit",
+    "idempotency_key": "--idempotency-key",
+    "workdir": "--workdir",
+    "name": "--name",
+    "grace": "--grace",
+}
+"""What a person typed for each field of the request."""
+
+
+@contextmanager
+def as_typed(session: Session) -> Iterator[None]:
+    """A refusal names the flag that was typed, where the API names the field it sent."""
+    from cloudai.core.errors import InvalidInput
+
+    try:
+        yield
+    except InvalidInput as error:
+        field = re.match(r"(\w+)(?:\[\d+\])?: ", error.message)
+        if field and field[1] in _FLAGS and not session.json:
+            error.message = f"{_FLAGS[field[1]]}: {error.message[field.end() :]}"
+        raise
 
 
 def task_options(words: str) -> Callable[[F], F]:

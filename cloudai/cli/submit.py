@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .asking import task_body, task_options
+from .asking import as_typed, task_body, task_options
 from .options import DashedCommand, common
 from .output import StatusLine, on_terminal, print_error, say, tell
 from .session import Session
@@ -34,9 +34,10 @@ def task_command(ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, *
     target, image = _worker_and_image(ctx, words)
     _check(ctx, session, asked)
     body = task_body(ctx, image=image, target=target, asked=asked)
-    answer = session.client.request(
-        "POST", "/tasks/", body=body, query={"dry_run": dry_run or None}
-    )
+    with as_typed(session):
+        answer = session.client.request(
+            "POST", "/tasks/", body=body, query={"dry_run": dry_run or None}
+        )
     task: Task = answer.data
     if dry_run:
         session.show(task, lambda task: _preview(task, "Nothing was queued (--dry-run)"))
@@ -68,7 +69,8 @@ def dispatch_command(ctx: click.Context, /, words: tuple[str, ...], **asked: Any
     from cloudai.core.errors import CloudaiError
 
     try:
-        task = _started(session, worker, body)
+        with as_typed(session):
+            task = _started(session, worker, body)
     except CloudaiError as error:
         return print_error(error, as_json=session.json, prefix="Failed to dispatch task: ")
     done = f"✅ Task {task['task_id']} dispatched directly to worker {worker}!"
@@ -79,10 +81,10 @@ def _worker_and_image(ctx: click.Context, words: tuple[str, ...]) -> tuple[str |
     if not words:
         raise click.UsageError("The image is missing.", ctx=ctx)
     if len(words) > 2:
-        given = " ".join(words[:2])
+        wanted = "WORKER IMAGE" if ctx.info_name == "dispatch" else "[WORKER] IMAGE"
         raise click.UsageError(
-            f"Too many words: put the command after --, as in"
-            f" `cloudai {ctx.info_name} {given} -- {words[2]} …`.",
+            f"Too many words: put the command after --,"
+            f" as in `cloudai {ctx.info_name} {wanted} -- {words[-1]}`.",
             ctx=ctx,
         )
     return (words[0] if len(words) == 2 else None), words[-1]

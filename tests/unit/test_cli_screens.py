@@ -177,6 +177,13 @@ def test_a_dispatched_task_that_ran_and_failed_was_dispatched(
     assert cloudai("dispatch", "worker-1", "alpine").code == 0
 
 
+def test_a_refused_value_is_named_by_its_flag(cloudai: Cloudai, stub: StubController) -> None:
+    stub.refuse(SUBMIT, InvalidInput("mounts[0]: 'x': unknown key 'x'"))
+    assert cloudai("task", "alpine").err == "❌ --mount: 'x': unknown key 'x'\n"
+    message = cloudai("task", "alpine", "--json").json["error"]["message"]
+    assert message == "mounts[0]: 'x': unknown key 'x'"
+
+
 def test_an_error_of_the_server_is_usage_where_it_says_so(
     cloudai: Cloudai, stub: StubController
 ) -> None:
