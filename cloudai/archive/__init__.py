@@ -5,6 +5,7 @@
     FOLDER/task-…/1.log     the bytes of assignment 1, nothing else
                   1.idx     entries of 40 bytes, one a segment of the log
                   1.gaps    where the engine had dropped something (see ``gaps``)
+                  1.sure    while it is followed: bytes up to which nothing is missing
                   1.done    bytes and SHA-256 of a log that is whole, written last
 
 A long log goes on in further parts, and a finished one is compressed (see ``parts``). The last

@@ -264,6 +264,30 @@ class LogWriter:
             with disk_errors(path):
                 write_gaps(path, sorted([*known, gap], key=lambda other: other.offset))
 
+    @property
+    def sure(self) -> int:
+        """Bytes of which is known that nothing is missing between them."""
+        path = log_file(self._base, ".sure")
+        with disk_errors(path):
+            try:
+                return min(int(path.read_bytes()), self.resume.size)
+            except FileNotFoundError:
+                return self.resume.size
+            except ValueError:
+                return 0
+
+    def make_unsure(self) -> None:
+        """From here on records come in a way that may miss some; also after a crash."""
+        path, sure = log_file(self._base, ".sure"), self.sure
+        with disk_errors(path):
+            write_whole(path, str(sure).encode("ascii"))
+
+    def make_sure(self) -> None:
+        """All that was written was compared with what the engine has."""
+        path = log_file(self._base, ".sure")
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+
     def again(self, boundary: Boundary) -> Rewrite:
         """Writes anew what comes after a boundary, beside what is there."""
         self._writable()

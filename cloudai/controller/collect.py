@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 Key = tuple[str, int]
 SILENCE = 30.0
 """Seconds after which a follower that brought nothing is compared with the log's end."""
+MAKE_SURE = 64 * 1024**2
+"""Bytes after which what was followed is read once more: well below what the engine keeps."""
 ON_ITS_WAY = 2.0
 """Seconds a record may take from the engine's file to its follower."""
 FULL = 5.0
@@ -52,8 +54,6 @@ class Collection:
         """The harvest is at work: nobody follows any more."""
         self.moved = 0
         """Bytes by which what was read moved since the beginning: see ``Gatherer.moved``."""
-        self._verified = 0
-        """Bytes that did not come by a follower alone."""
         self._writing = asyncio.Lock()
 
     async def bring(self, link: Link, container_id: str, *, follow: bool) -> None:
@@ -63,10 +63,7 @@ class Collection:
             if gathering is None:
                 return
             gatherer, writer = gathering
-            size = writer.resume.size
             await gatherer.bring()
-            if self._verified == size:
-                self._verified = writer.resume.size
             if follow:
                 await self._follow(link, container_id, writer)
 
@@ -77,7 +74,7 @@ class Collection:
             await self._stop_following()
             async with self._gathering(link, container_id) as gathering:
                 if gathering is not None:
-                    await gathering[0].finish(self._verified)
+                    await gathering[0].bring(final=True)
         except ContainerGone:
             await self.close()
             raise
@@ -116,7 +113,6 @@ class Collection:
                 finally:
                     if gatherer.moved:
                         self.moved += gatherer.moved
-                        self._verified = 0
                         self.grown.fire()
 
     def _gatherer(
@@ -135,8 +131,10 @@ class Collection:
         )
 
     async def _follow(self, link: Link, container_id: str, writer: LogWriter) -> None:
-        """Until the container ends, or the follower is found to miss something."""
+        """Until the container ends, the follower is found to miss something, or it brought so
+        much that it is time to make sure of it."""
         gatherer = self._gatherer(link, container_id, writer, follow=True)
+        began = writer.resume.size
         following = asyncio.ensure_future(gatherer.follow())
         try:
             while True:
@@ -144,6 +142,8 @@ class Collection:
                 await asyncio.wait({following}, timeout=SILENCE)
                 if following.done():
                     await following
+                    return
+                if writer.resume.size - began > MAKE_SURE:
                     return
                 if writer.resume.size == size and await self._is_deaf(link, container_id, writer):
                     log.info("%s: the log goes on and its follower is silent", self.key)

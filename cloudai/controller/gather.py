@@ -134,24 +134,22 @@ class Gatherer:
         self.moved = 0
         """Bytes by which what readers have read moved, when the log was written anew."""
 
-    async def bring(self) -> None:
-        """Appends what the engine has beyond the archive's end."""
-        await self._settle(None, final=False)
-
-    async def finish(self, verified: int) -> None:
-        """Appends the rest, and makes sure of everything after ``verified`` bytes: of a
-        container that has ended, so that the engine's log stands still."""
-        await self._settle(verified, final=True)
+    async def bring(self, *, final: bool = False) -> None:
+        """Appends what the engine has beyond the archive's end, and makes sure of what was
+        followed. ``final``: the container has ended, the engine's log stands still."""
+        await self._settle(final=final)
+        self._writer.make_sure()
 
     async def follow(self) -> bool:
         """Appends what comes until the container ends. Whether the engine went on where the
         archive ends; if not, nothing was appended: ``bring`` first."""
+        self._writer.make_unsure()
         size = self._writer.resume.size
         edges = [edge for edge, _ in zip(self._writer.boundaries(), range(2), strict=False)]
         start = edges[-1] if edges else Boundary(self._writer.resume.at + 1 if size else 0, size)
         return await self._compare(start) is None
 
-    async def _settle(self, verified: int | None, *, final: bool) -> None:
+    async def _settle(self, *, final: bool) -> None:
         edges = list(self._writer.boundaries())[::-1]
         if not edges:
             await (self._go_on(self._blind()) if self._writer.resume.size else self._read_all())
@@ -159,8 +157,8 @@ class Gatherer:
         # One earlier than needed: a first record that differs then means that the engine
         # dropped older ones, not that the archive lacks it.
         offsets = [edge.offset for edge in edges]
-        at = len(edges) - 2 if verified is None else bisect_right(offsets, verified) - 2
-        at, first = max(0, min(at, len(edges) - 2)), True
+        at = min(bisect_right(offsets, self._writer.sure) - 2, len(edges) - 2)
+        at, first = max(0, at), True
         for _ in range(TRIES):
             differs = await self._compare(edges[at])
             if differs is None:

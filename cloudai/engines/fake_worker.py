@@ -185,10 +185,14 @@ class FakeWorker:
 
     def write(self, name: str, data: bytes, *, stream: int = 1) -> None:
         """The container writes to its log: one record a line."""
+        for line in data.splitlines(keepends=True):
+            self.write_record(name, line, stream=stream)
+
+    def write_record(self, name: str, data: bytes, *, stream: int = 1) -> None:
+        """One record of any bytes: a piece of a long line."""
         container = self.containers[name]
         at = (self.clock() - EPOCH) // timedelta(microseconds=1) * 1000
-        for line in data.splitlines(keepends=True):
-            container.log.append(LogRecord(at=at, data=line, stream=stream, cost=len(line)))
+        container.log.append(LogRecord(at=at, data=data, stream=stream, cost=len(data)))
         container.change()
 
     def rotate(self, name: str, keep: int) -> None:

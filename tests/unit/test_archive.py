@@ -1,9 +1,11 @@
 """Logs at home: bytes in are bytes out, and a crash costs nothing that cannot be asked again."""
 
 import errno
+import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -421,3 +423,214 @@ def test_files_are_closed(archive):
         next(iter(archive.read(TASK, 1)))
         archive.begin(TASK, 1, since=3, tail=1)
     assert len(list(descriptors.iterdir())) == before
+
+
+# ------------------------------------------------------------------ kept within a limit
+
+LIMIT = 2 * 1024 * 1024
+CUT = re.compile(
+    rb"\n\[cloudai: cut: (\d+) bytes are left out here, the log is longer than 2 MiB\]\n"
+)
+
+
+def lines_of(count, *, first=0):
+    """Of 1000 bytes each, a millisecond apart."""
+    return [
+        ((first + n) * SECOND // 1000, b"%09d %s\n" % (first + n, b"x" * 989)) for n in range(count)
+    ]
+
+
+@pytest.fixture
+def small(tmp_path):
+    return Archive(tmp_path / "logs", limit=LIMIT)
+
+
+def disk_used(tmp_path):
+    return sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_long_log_keeps_its_head_and_its_tail(small, tmp_path):
+    made = lines_of(10_000)
+    with small.writer(TASK, 1) as writer:
+        for at in range(0, len(made), 100):
+            writer.extend(made[at : at + 100])
+            assert disk_used(tmp_path) <= LIMIT + 300_000
+        writer.finish()
+    everything = whole_bytes(made)
+    shown = whole(small)
+    head, left_out, tail = CUT.split(shown)
+    assert everything.startswith(head)
+    assert everything.endswith(tail)
+    assert len(head) + int(left_out) + len(tail) == len(everything) == small.size(TASK, 1)
+    assert len(head) >= LIMIT // 4
+    assert len(tail) >= LIMIT // 2
+    assert len(head) + len(tail) <= LIMIT
+    assert whole(small, marks=False) == head + tail
+    assert small.complete(TASK, 1)
+    assert whole(small, tail=100) == everything[-100_000:]
+    begin = len(everything) - 100_000
+    assert small.begin(TASK, 1, since=made[9_900][0]) in range(begin - 100_000, begin + 1)
+
+
+def test_a_reader_that_lags_behind_is_told_what_it_missed(small):
+    made = lines_of(6_000)
+    with small.writer(TASK, 1) as writer:
+        writer.extend(made[:10])
+        reader = small.reader(TASK, 1)
+        first = b"".join(reader)
+        assert first == whole_bytes(made[:10])
+        for at in range(10, len(made), 100):
+            writer.extend(made[at : at + 100])
+    head, left_out, tail = CUT.split(b"".join(reader))
+    assert len(first + head) + int(left_out) + len(tail) == len(whole_bytes(made))
+    assert reader.offset == small.size(TASK, 1)
+
+
+def test_a_long_log_goes_on_after_a_crash_in_any_part(small):
+    made = lines_of(6_000)
+    for at in range(0, len(made), 500):
+        with small.writer(TASK, 1) as writer:
+            assert writer.resume.size == at * 1000
+            writer.extend(made[at : at + 500])
+    with small.writer(TASK, 1) as writer:
+        nearest = next(writer.boundaries())
+    assert whole_bytes(offered(made, nearest.since)) == whole_bytes(made)[nearest.offset :]
+    assert CUT.sub(b"", whole(small)).endswith(whole_bytes(made)[-1_000_000:])
+
+
+# ------------------------------------------------------------------ compressed once it is closed
+
+
+def names(tmp_path):
+    return sorted(path.name for path in (tmp_path / "logs" / TASK).iterdir())
+
+
+@settings(max_examples=40, deadline=None)
+@given(records, st.data())
+def test_a_compressed_log_reads_as_before(tmp_path_factory, made, data):
+    archive = fresh(tmp_path_factory)
+    made = [*made, (made[-1][0] if made else SECOND, bytes(range(256)) * 2000)]
+    with archive.writer(TASK, 1) as writer:
+        writer.extend(made)
+        writer.finish()
+    since = data.draw(st.sampled_from([at for at, _ in made]))
+    offset = data.draw(st.integers(0, archive.size(TASK, 1)))
+    wishes = [{}, {"since": since}, {"tail": 3}, {"since": since, "tail": 2}]
+    before = [whole(archive, **wish) for wish in wishes]
+    rest = b"".join(archive.read_from(TASK, 1, offset))
+    archive.compress(TASK, 1)
+    folder = tmp_path_factory.getbasetemp() / "archive" / TASK
+    assert not (folder / "1.log").exists()
+    assert gzip.decompress((folder / "1.log.gz").read_bytes()) == whole_bytes(made)
+    assert [whole(archive, **wish) for wish in wishes] == before
+    assert b"".join(archive.read_from(TASK, 1, offset)) == rest == whole_bytes(made)[offset:]
+    assert archive.complete(TASK, 1)
+    with archive.writer(TASK, 1) as writer:
+        assert writer.finished
+        assert writer.resume.size == len(whole_bytes(made))
+        with pytest.raises(Conflict):
+            writer.append(since, b"more")
+
+
+def test_the_tail_of_a_compressed_log_needs_only_its_end(archive, monkeypatch):
+    with archive.writer(TASK, 1) as writer:
+        writer.extend(lines_of(20_000))
+        writer.finish()
+    archive.compress(TASK, 1)
+    unpacked = []
+    real = gzip.decompress
+    monkeypatch.setattr(gzip, "decompress", lambda data: unpacked.append(1) or real(data))
+    assert whole(archive, tail=10) == whole_bytes(lines_of(10, first=19_990))
+    assert len(unpacked) <= 4
+
+
+def test_all_parts_of_a_long_log_are_compressed(small, tmp_path):
+    with small.writer(TASK, 1) as writer:
+        for at in range(0, 5_000, 100):
+            writer.extend(lines_of(100, first=at))
+        writer.finish()
+    before = whole(small), whole(small, tail=1500)
+    small.compress(TASK, 1)
+    assert (whole(small), whole(small, tail=1500)) == before
+    assert disk_used(tmp_path) < LIMIT // 4
+
+
+def test_a_short_log_and_one_that_is_not_finished_stay_plain(archive, tmp_path):
+    with archive.writer(TASK, 1) as writer:
+        writer.extend(lines_of(500))
+        archive.compress(TASK, 1)
+        assert names(tmp_path) == ["1.idx", "1.log"]
+    with archive.writer(TASK, 2) as writer:
+        writer.append(SECOND, b"short\n")
+        writer.finish()
+    archive.compress(TASK, 2)
+    assert "2.log" in names(tmp_path)
+
+
+@pytest.mark.parametrize("stop", ["replace", "unlink", "write_whole", "sync"])
+def test_a_crash_while_compressing_leaves_the_log_whole(archive, tmp_path, monkeypatch, stop):
+    made = lines_of(500)
+    with archive.writer(TASK, 1) as writer:
+        writer.extend(made)
+        writer.finish()
+
+    class Killed(BaseException):
+        pass
+
+    def die(*args, **options):
+        raise Killed
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "unlink", die)  # nothing is cleaned up after a kill
+        if stop == "replace":
+            broken.setattr(Path, "replace", die)
+        elif stop != "unlink":
+            name = {"write_whole": "write_whole", "sync": "sync_folder"}[stop]
+            broken.setattr(f"cloudai.archive.parts.{name}", die)
+        with pytest.raises(Killed):
+            archive.compress(TASK, 1)
+    assert whole(archive) == whole_bytes(made)
+    assert archive.complete(TASK, 1)
+    with archive.writer(TASK, 1) as writer:
+        assert writer.finished
+    archive.compress(TASK, 1)
+    assert names(tmp_path) == ["1.done", "1.gzi", "1.idx", "1.log.gz"]
+    assert whole(archive) == whole_bytes(made)
+
+
+def test_a_reader_of_a_log_that_is_being_compressed_misses_nothing(archive):
+    made = lines_of(2_000)
+    with archive.writer(TASK, 1) as writer:
+        writer.extend(made)
+        writer.finish()
+    reader = archive.reader(TASK, 1)
+    chunks = iter(reader)
+    first = next(chunks)
+    archive.compress(TASK, 1)
+    assert first + b"".join(chunks) == whole_bytes(made)
+    again = archive.reader(TASK, 1, len(first))
+    assert first + b"".join(again) == whole_bytes(made)
+
+
+# ------------------------------------------------------------------ written anew
+
+
+def test_what_is_written_anew_takes_its_place_at_once_or_not_at_all(archive):
+    made = [(n * SECOND, b"%d\n" % n) for n in range(1, 10)]
+    holed = made[:3] + made[5:]
+    with archive.writer(TASK, 1) as writer:
+        writer.extend(holed)
+        boundary = list(writer.boundaries())[-3]
+        rewrite = writer.again(boundary)
+        rewrite.extend(offered(made, boundary.since))
+        assert whole(archive) == whole_bytes(holed)
+    with archive.writer(TASK, 1) as writer:
+        assert writer.resume.size == len(whole_bytes(holed)), "killed before it was put in place"
+        rewrite = writer.again(boundary)
+        rewrite.extend(offered(made, boundary.since))
+        rewrite.commit()
+        assert whole(archive) == whole_bytes(made)
+        writer.append(10 * SECOND, b"10\n")
+        writer.finish()
+    assert whole(archive) == whole_bytes(made) + b"10\n"
+    assert whole(archive, since=4 * SECOND) == whole_bytes(made[3:]) + b"10\n"
