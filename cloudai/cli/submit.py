@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -34,7 +36,7 @@ def task_command(ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, *
     target, image = _worker_and_image(ctx, words)
     _check(ctx, session, asked)
     body = task_body(ctx, image=image, target=target, asked=asked)
-    with as_typed(session):
+    with as_typed(session), _meant_as_image(target, image, body):
         answer = session.client.request(
             "POST", "/tasks/", body=body, query={"dry_run": dry_run or None}
         )
@@ -84,10 +86,23 @@ def _worker_and_image(ctx: click.Context, words: tuple[str, ...]) -> tuple[str |
         wanted = "WORKER IMAGE" if ctx.info_name == "dispatch" else "[WORKER] IMAGE"
         raise click.UsageError(
             f"Too many words: put the command after --,"
-            f" as in `cloudai {ctx.info_name} {wanted} -- {words[-1]}`.",
+            f" as in `cloudai {ctx.info_name} {wanted} -- COMMAND …`.",
             ctx=ctx,
         )
     return (words[0] if len(words) == 2 else None), words[-1]
+
+
+@contextmanager
+def _meant_as_image(target: str | None, image: str, body: dict[str, Any]) -> Iterator[None]:
+    """Adds to a worker that is not there what was meant more probably: `task alpine ls`."""
+    from cloudai.core.errors import WorkerNotFound
+
+    try:
+        yield
+    except WorkerNotFound as error:
+        if "argv" not in body and "command" not in body:
+            error.hint += f"; if {target} is the image: cloudai task {target} -- {image}"
+        raise
 
 
 def _check(ctx: click.Context, session: Session, asked: dict[str, Any]) -> None:

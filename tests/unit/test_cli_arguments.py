@@ -156,7 +156,7 @@ def test_variables_from_flags_files_and_here(
     [
         (["task"], "image is missing"),
         (["task", "w", "alpine", "echo", "hi"], "put the command after --"),
-        (["task", "w", "alpine", "echo", "hi"], "cloudai task w alpine -- echo"),
+        (["task", "w", "alpine", "echo", "hi"], "cloudai task [WORKER] IMAGE -- COMMAND"),
         (["task", "alpine", "--"], "no command after --"),
         (["task", "alpine", "-c", "x", "--", "y"], "not both"),
         (["task", "alpine", "-c"], "requires an argument"),

@@ -177,6 +177,14 @@ def test_a_dispatched_task_that_ran_and_failed_was_dispatched(
     assert cloudai("dispatch", "worker-1", "alpine").code == 0
 
 
+def test_a_command_without_its_dashes_is_explained(cloudai: Cloudai, stub: StubController) -> None:
+    stub.refuse(SUBMIT, WorkerNotFound("alpine"))
+    assert (
+        "if alpine is the image: cloudai task alpine -- ls" in cloudai("task", "alpine", "ls").err
+    )
+    assert "is the image" not in cloudai("task", "alpine", "ls", "--", "x").err
+
+
 def test_a_refused_value_is_named_by_its_flag(cloudai: Cloudai, stub: StubController) -> None:
     stub.refuse(SUBMIT, InvalidInput("mounts[0]: 'x': unknown key 'x'"))
     assert cloudai("task", "alpine").err == "❌ --mount: 'x': unknown key 'x'\n"
