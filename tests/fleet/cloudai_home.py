@@ -64,6 +64,13 @@ class Home:
         self.inventory.write_text(fleet.inventory())
         (folder / "known_hosts").write_text(fleet.known_hosts())
 
+    def know_only(self, *workers: Worker) -> None:
+        """Leaves only those in the inventory."""
+        names = [f"  {worker.name}:" for worker in workers]
+        lines = self.inventory.read_text().splitlines(keepends=True)
+        kept = [one for one in lines if "host:" not in one or one.startswith(tuple(names))]
+        self.inventory.write_text("".join(kept))
+
     def start(self, *words: str, **how: Any) -> subprocess.Popen[bytes]:
         """A command that goes on while the test does."""
         how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE} | how

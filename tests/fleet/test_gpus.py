@@ -36,14 +36,8 @@ def gpus(worker: Worker) -> StandIn:
 @pytest.fixture
 def home(home: Home, worker: Worker) -> Home:
     """A laptop that knows this one worker."""
-    know_only(home, worker)
+    home.know_only(worker)
     return home
-
-
-def know_only(home: Home, worker: Worker) -> None:
-    lines = home.inventory.read_text().splitlines()
-    kept = [line for line in lines if "host:" not in line or f" {worker.name}:" in line]
-    home.inventory.write_text("\n".join(kept) + "\n")
 
 
 def told(home: Home, task_id: str) -> str:
@@ -264,7 +258,7 @@ def laptops(
         a_home(folder / "b", mended_fleet, CLOUDAI_USER="bob") as bob,
     ):
         for home in (ann, bob):
-            know_only(home, mended_fleet.gpu_worker)
+            home.know_only(mended_fleet.gpu_worker)
         yield ann, bob
 
 
