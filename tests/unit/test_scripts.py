@@ -190,6 +190,7 @@ VALUES = {
     "max_gpus": -1,
     "idle_memory": 0,
     "grace": 1,
+    "time_limit": 60,
     "limit": 1,
     "tick": 1,
     "host": "unix:///run/docker.sock",

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def document(
     return DOCUMENT % ("a" * 64, status, started, code, error, cpu * 10**6, memory, swap)
 
 
-def script(folder: Path, *, gpu_by: str = "gpus", gpu_milli: int = 0) -> str:
+def script(folder: Path, *, gpu_by: str = "gpus", gpu_milli: int = 0, time_limit: int = 0) -> str:
     spec = dataclasses.replace(
         ORDER.spec, resources=dataclasses.replace(ORDER.spec.resources, gpu_milli=gpu_milli)
     )
@@ -67,6 +67,8 @@ def script(folder: Path, *, gpu_by: str = "gpus", gpu_milli: int = 0) -> str:
         env_lines=[],
         exported=[],
         held_format=command.HELD,
+        time_limit=time_limit,
+        grace=3,
         gpu_by=gpu_by,
         cpu_milli=1000,
         want_memory=512 * 2**20,
@@ -318,3 +320,99 @@ def test_an_answer_that_means_nothing_is_no_answer(text: str) -> None:
 def test_ran_without_a_container_is_no_answer() -> None:
     with pytest.raises(Indeterminate):
         parse_start("found status 1\nverdict ran\n", ORDER, worker_id="gpu1")
+
+
+# --- the time limit, watched on the worker
+
+
+def watchers(name: str = ORDER.assignment_id) -> list[int]:
+    """Sessions that watch a time limit, by their command lines."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            argv = process.joinpath("cmdline").read_bytes().split(b"\0")
+            if b"cloudai-limit" in argv and name.encode() in argv:
+                found.append(os.getsid(int(process.name)))
+    return sorted(set(found))
+
+
+def until(condition: Callable[[], bool], *, within: float = 15) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def a_container(tools: Tools, *, shown: bool) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is the container's, and a docker that knows it. ``shown``: its /proc entry
+    tells whose it is, as on a real worker."""
+    container_id = "a" * 64
+    with subprocess.Popen(["sleep", "60"]) as process:
+        tools.put(
+            "docker",
+            f"""cd {tools.folder}
+printf '%s\\n' "$*" >>words
+case "$1 $*" in
+  run*) : >ran ;;
+  ps*) ;;
+  inspect*State.Pid*) echo {container_id} {process.pid} "$(date -u +%Y-%m-%dT%H:%M:%S.5Z)" ;;
+  inspect*) cat found ;;
+  wait*) while [ -d /proc/{process.pid} ]; do sleep 0.05; done ;;
+  stop*) kill {process.pid} ;;
+esac""",
+        )
+        (tools.folder / "found").write_text(document())
+        # Whose a process is, is told from its cgroups: a stub tells it of ours.
+        answer = "[ -d " + f"/proc/{process.pid} ]" if shown else "false"
+        tools.put(
+            "grep", f'case "$*" in *"{container_id}"*) {answer} ;; *) exec /bin/grep "$@" ;; esac'
+        )
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_time_limit_is_held_by_the_worker_alone(tools: Tools, shown: bool) -> None:
+    with a_container(tools, shown=shown) as process:
+        before = time.monotonic()
+        started(tools, time_limit=1)
+        (watcher,) = watchers()
+        assert watcher != os.getsid(0), "it outlives its connection"
+        held = {os.readlink(link) for link in Path(f"/proc/{watcher}/fd").iterdir()}
+        assert str(tools.folder) not in held, "the lock"
+        assert process.wait(15) != 0
+        assert time.monotonic() - before > 1, "never early"
+        until(lambda: not watchers())
+    said = words(tools)
+    assert f"stop -t 3 {'a' * 64}" in said
+    assert not any("task-1-abc.1" in line for line in said if line.startswith("stop"))
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_who_watches_a_limit_goes_with_the_container(tools: Tools, shown: bool) -> None:
+    with a_container(tools, shown=shown) as process:
+        started(tools, time_limit=600)
+        assert len(watchers()) == 1
+        process.kill()
+        process.wait()
+        until(lambda: not watchers())
+    assert not any(line.startswith("stop") for line in words(tools))
+
+
+def test_a_limit_is_watched_once_however_often_it_is_started(tmp_path: Path) -> None:
+    tools = Tools(tmp_path)
+    with a_container(tools, shown=True) as process:
+        started(tools, time_limit=600)
+        started(tools, time_limit=600)
+        assert len(watchers()) == 1
+        process.kill()
+        process.wait()
+        until(lambda: not watchers())
+
+
+def test_without_a_limit_nobody_watches(tmp_path: Path) -> None:
+    tools = Tools(tmp_path)
+    stub(tools, found=document())
+    started(tools)
+    assert watchers() == []

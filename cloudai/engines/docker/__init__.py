@@ -125,6 +125,8 @@ class DockerEngine:
             env_lines=env.lines,
             exported=[f"{name}={value}" for name, value in env.exported.items()],
             held_format=command.HELD,
+            time_limit=math.ceil(spec.time_limit or 0),
+            grace=math.ceil(max(0.0, spec.grace)),
             gpu_by=learned.gpu_by,
             cpu_milli=resources.cpu_milli,
             want_memory=resources.memory,
