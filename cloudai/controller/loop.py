@@ -293,10 +293,11 @@ class Controller:
 
     async def _settle(self, container: ContainerSight, link: Link) -> None:
         try:
-            task = await self.service.in_thread(self.service.store.get, container.task_id)
+            # In this order: an assignment that is read here is not newer than the task.
             assignments = await self.service.in_thread(
                 self.service.store.assignments, container.task_id
             )
+            task = await self.service.in_thread(self.service.store.get, container.task_id)
         except CloudaiError:
             return
         present = task.assignment

@@ -19,6 +19,7 @@ import pytest
 from cloudai.api.app import make_app
 from cloudai.api.doors import Doors
 from cloudai.controller.link import Reach
+from cloudai.core.lifecycle import Adopted
 from cloudai.core.model import State, TaskSpec
 from cloudai.engines import Order
 from cloudai.engines.fake import FakeWorker
@@ -156,6 +157,38 @@ async def test_a_task_that_an_older_copy_still_has_in_its_queue_takes_it_back(do
     door.bench.workers["w1"].finish(name, 0)
     assert (await door.bench.ended(task)).state is State.COMPLETED
     assert dict(door.bench.workers["w1"].starts) == {name: 1}
+
+
+async def test_one_that_is_adopted_while_strays_are_looked_for_is_none(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await door.bench.desk.set_draining("w1", True)
+    task = await door.bench.submit()
+    store, worker = door.bench.service.store, door.bench.workers["w1"]
+    adopted: list[Any] = []
+
+    def overtaken(read: Any) -> Any:
+        """The adoption comes between the first of two reads and the second."""
+
+        def reads(task_id: str) -> Any:
+            found = read(task_id)
+            if not adopted:
+                sight = worker.containers[f"{task.id}.1"].sight
+                at = sight.started_at
+                event = Adopted(at=at, number=1, worker_id="w1", container_id=sight.id)
+                adopted.append(store.record(task, event))
+            return found
+
+        return reads
+
+    monkeypatch.setattr(store, "get", overtaken(store.get))
+    monkeypatch.setattr(store, "assignments", overtaken(store.assignments))
+    name = door.place(f"{task.id}.1")
+    await until(lambda: bool(adopted), "the look for strays")
+    for _ in range(5):
+        door.bench.controller.wake()
+        await asyncio.sleep(0.01)
+    assert worker.containers[name].sight.phase == "running"
 
 
 async def test_a_task_that_has_ended_takes_none(door: Door) -> None:
