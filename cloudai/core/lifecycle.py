@@ -72,6 +72,8 @@ class Exited:
     started_at: datetime | None = None
     memory: int = 0
     """The limit it had, in bytes, for the words of an out-of-memory end."""
+    over: str = ""
+    """Why it was stopped, where its worker did that by itself: its time limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +280,8 @@ def _exited(task: Task, event: Exited) -> Task | None:
         )
     if task.state is State.STOPPING:
         state, reason = _after_stop(task), task.stop_reason
+    elif event.over:
+        state, reason = State.FAILED, event.over
     elif event.exit_code == 0 and not event.error:
         state, reason = State.COMPLETED, ""
     else:

@@ -14,7 +14,8 @@ Unreachable, or not seen since the task last changed: wait. Always.
 A RUNNING task whose container was started at another time than the assignment remembers was
 restarted by someone: Restarted, alive or exited. A container with another id than the
 assignment's is another container: then its own is absent. One that ended while its engine was
-not there has no exit code worth the name: Exited without one.
+not there has no exit code worth the name: Exited without one. One that was stopped on the
+worker at its time limit ended by that limit, whatever its code.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ NO_RECORD_CODE = 255
 """What an engine shows for a container of whose end it has no record (facts, 18)."""
 COMING_UP = timedelta(seconds=60)
 """Within this after its start an engine finds out which of its containers are no more."""
+STOPPED_BY_SIGNAL = (137, 143)
+CLOCK_SLEW = 2.0
+"""Seconds by which a clock that is being set right may shorten what was longer."""
+STOP_LATE = 15.0
+"""Seconds after a time limit until its container is surely told to stop."""
 NO_RECORD = "no record of how it ended: the engine was restarted"
 
 
@@ -227,8 +233,29 @@ def _exited(task: Task, container: ContainerSight, sighting: Sighting, now: date
             error=container.error or (NO_RECORD if unknown and sighting.engine_started else ""),
             started_at=container.started_at,
             memory=container.held.memory,
+            over="" if unknown else ended_by_limit(task, container),
         )
     )
+
+
+def ended_by_limit(task: Task, container: ContainerSight) -> str:
+    """Why it ended, where its worker stopped it at its time limit while nobody was there.
+
+    By SIGTERM or SIGKILL at the limit or after it. With another code, 0 included, only within
+    the grace after the limit: that is a job which was told to stop and ended by itself, as it
+    is where the controller tells it. Later than that nobody can have told it to.
+    """
+    limit = task.spec.time_limit
+    if limit is None or container.started_at is None or container.finished_at is None:
+        return ""
+    if container.oom_killed or container.error:
+        return ""
+    ran = (container.finished_at - container.started_at).total_seconds()
+    if container.exit_code in STOPPED_BY_SIGNAL:
+        stopped = ran >= limit - CLOCK_SLEW
+    else:
+        stopped = limit <= ran <= limit + task.spec.grace + STOP_LATE
+    return _over(limit) if stopped else ""
 
 
 def over_time(task: Task, now: datetime) -> str:
@@ -238,4 +265,8 @@ def over_time(task: Task, now: datetime) -> str:
         return ""
     if (now - task.started_at).total_seconds() < limit:
         return ""
+    return _over(limit)
+
+
+def _over(limit: float) -> str:
     return f"time limit of {limit:g} s reached"

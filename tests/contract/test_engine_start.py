@@ -6,10 +6,12 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import os
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -715,3 +717,92 @@ async def test_a_pull_says_how_far_it_is(engine: DockerEngine, here: There) -> N
     here.prelude = STUCK % "echo '0123456789ab: Pull complete'; echo 'Status: done'"
     told = [progress.text async for progress in engine.pull("busybox")]
     assert told == ["pulling busybox: 0 of 1 layers", "pulling busybox: 1 of 1 layers"]
+
+
+# --- the time limit, held by the worker alone
+
+
+def watchers(name: str) -> list[str]:
+    """Command lines on this machine that watch the limit of that assignment, one a session."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            argv = process.joinpath("cmdline").read_bytes().split(b"\0")
+            if b"cloudai-limit" in argv and name.encode() in argv:
+                found[os.getsid(int(process.name))] = b" ".join(argv).decode()
+    return list(found.values())
+
+
+async def until(condition: Callable[[], bool], *, within: float = 20) -> None:
+    async with asyncio.timeout(within):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", ["local", "ssh"])
+async def test_a_time_limit_holds_with_nobody_connected(
+    kind: str, worker: Worker, tmp_path: Path
+) -> None:
+    placed = order(
+        time_limit=2, grace=1, env=("SECRET",), shell="trap '' TERM; sleep 600 & wait; wait"
+    )
+    placed = dataclasses.replace(placed, env={"SECRET": "hunter2"})
+    async with opened_shell(kind, worker, tmp_path) as shell:
+        engine = DockerEngine(
+            spec_of(worker), There(shell, f"PATH={worker.search_path}; export PATH")
+        )
+        await running(engine, placed)
+        await engine.close()
+    (line,) = watchers(placed.assignment_id)
+    assert line.startswith(f"sh -s -- cloudai-limit {placed.assignment_id} 2 1 ")
+    state = {}
+
+    def ended() -> bool:
+        state.update(inspect(worker, placed.assignment_id)["State"])
+        return not state["Running"]
+
+    await until(ended)
+    assert state["ExitCode"] in (137, 143)
+    began, over = (
+        datetime.fromisoformat(state[key][:26] + "+00:00") for key in ("StartedAt", "FinishedAt")
+    )
+    assert 2 <= (over - began).total_seconds() <= 12
+    await until(lambda: not watchers(placed.assignment_id), within=10)
+
+
+@pytest.mark.parametrize("end", ["kill", "rm", "by itself"])
+async def test_who_watches_a_limit_is_gone_with_the_container(
+    end: str, engine: DockerEngine, worker: Worker
+) -> None:
+    placed = order("sleep", "3" if end == "by itself" else "600", time_limit=600)
+    await running(engine, placed)
+    assert len(watchers(placed.assignment_id)) == 1
+    if end != "by itself":
+        worker.docker(*({"kill": ["kill"], "rm": ["rm", "-f"]}[end]), placed.assignment_id)
+    await until(lambda: not watchers(placed.assignment_id))
+
+
+async def test_a_paused_containers_time_runs_too(engine: DockerEngine, worker: Worker) -> None:
+    placed = order(time_limit=2, grace=1)
+    await running(engine, placed)
+    worker.docker("pause", placed.assignment_id)
+    await until(lambda: inspect(worker, placed.assignment_id)["State"]["Status"] == "exited")
+    await until(lambda: not watchers(placed.assignment_id))
+
+
+async def test_a_limit_holds_through_a_restart_of_the_engine(
+    worker: Worker, engine: DockerEngine
+) -> None:
+    worker.engine_options = ["--live-restore"]
+    worker.restart("dockerd")
+    try:
+        placed = order(time_limit=4, grace=1)
+        await running(engine, placed)
+        worker.restart("dockerd")
+        assert inspect(worker, placed.assignment_id)["State"]["Running"]
+        await until(lambda: not inspect(worker, placed.assignment_id)["State"]["Running"])
+        await until(lambda: not watchers(placed.assignment_id))
+    finally:
+        worker.engine_options = []
+        worker.remove_containers()
+        worker.restart("dockerd")

@@ -260,6 +260,41 @@ def test_a_time_limit_stops_at_its_time_and_not_before():
     )
 
 
+LIMITED = replace(RUNNING, spec=replace(RUNNING.spec, time_limit=60, grace=10))
+OVER = (State.FAILED, "time limit of 60 s reached")
+
+
+@pytest.mark.parametrize(
+    ("ran", "code", "end"),
+    [
+        (60, 137, OVER),
+        (61, 143, OVER),
+        (58.5, 143, OVER),  # the clock was set right meanwhile
+        (57, 143, (State.FAILED, "exit code 143: ended by SIGTERM")),
+        (9000, 137, OVER),  # its engine could not be told before
+        (62, 0, OVER),  # a job that heard SIGTERM and left in peace
+        (62, 3, OVER),
+        (59.5, 0, (State.COMPLETED, "")),
+        (59.5, 3, (State.FAILED, "exit code 3")),
+        (9000, 0, (State.COMPLETED, "")),  # nobody told it to stop
+        (9000, 3, (State.FAILED, "exit code 3")),
+    ],
+)
+def test_a_container_that_its_worker_stopped_at_its_limit_is_told_apart(ran, code, end):
+    sighting = seen(Phase.EXITED, exit_code=code, finished_at=NOW + timedelta(seconds=ran))
+    action = reconcile(LIMITED, sighting, NOW + timedelta(days=1))
+    moved = advance(LIMITED, action.event)
+    assert (moved.state, moved.reason, moved.exit_code) == (*end, code)
+    unlimited = advance(RUNNING, reconcile(RUNNING, sighting, NOW).event)
+    assert "limit" not in unlimited.reason
+
+
+def test_an_out_of_memory_end_is_not_the_limits():
+    late = NOW + timedelta(seconds=61)
+    sighting = seen(Phase.EXITED, exit_code=137, oom_killed=True, finished_at=late)
+    assert "memory" in advance(LIMITED, reconcile(LIMITED, sighting, late).event).reason
+
+
 def test_no_event_leaves_a_final_state():
     for state in FINAL:
         task = replace(COMPLETED, state=state)
