@@ -82,28 +82,30 @@ class Expected:
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._held = b""
+        self._at = 0
         self.matched = 0
         """Bytes that came as expected."""
 
     @property
     def done(self) -> bool:
         """Whether the archive has nothing more."""
-        if not self._held:
-            self._held = next(self._chunks, b"")
-        return not self._held
+        return self._at >= len(self._held) and not self._more()
 
     def is_next(self, data: bytes) -> bool:
         """Whether the archive goes on with these bytes; moves on if it does."""
-        while len(self._held) < len(data):
-            more = next(self._chunks, b"")
-            if not more:
+        while len(self._held) - self._at < len(data):
+            if not self._more():
                 return False
-            self._held += more
-        if not self._held.startswith(data):
+        if not self._held.startswith(data, self._at):
             return False
-        self._held = self._held[len(data) :]
+        self._at += len(data)
         self.matched += len(data)
         return True
+
+    def _more(self) -> bool:
+        more = next(self._chunks, b"")
+        self._held, self._at = self._held[self._at :] + more, 0
+        return bool(more)
 
 
 @dataclass(frozen=True, slots=True)
