@@ -29,7 +29,7 @@ from cloudai.core.model import WorkerSpec
 from cloudai.engines import Engine
 from cloudai.engines.docker import DockerEngine
 from cloudai.inventory import InventoryFile
-from cloudai.service import Service
+from cloudai.service import Service, log_limit
 from cloudai.shells import Shell
 from cloudai.shells.local import LocalShell
 from cloudai.shells.ssh import SshNetwork
@@ -138,7 +138,7 @@ def _log_to(path: Path, background: bool) -> None:
 
 async def _serve(home: Path, inventory: Path, ready: _Ready, idle_exit: float | None) -> None:
     listening = _bind(home / "controller.sock")
-    service = Service(home)
+    service = Service(home, log_limit=log_limit(os.environ))
     network = SshNetwork(home)
 
     def connect(spec: WorkerSpec) -> Engine:

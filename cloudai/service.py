@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from cloudai.archive import Archive
+from cloudai.archive import LEAST_LIMIT, LIMIT, Archive
 from cloudai.core.errors import Conflict, InvalidInput
 from cloudai.core.lifecycle import Event, StopAsked
 from cloudai.core.model import State, Task, TaskSpec
 from cloudai.core.request import read_request
+from cloudai.core.units import parse_docker_size, show_gib
 from cloudai.crash import point
 from cloudai.store import Store
 from cloudai.vault import Vault
@@ -40,19 +41,40 @@ def new_task_id(at: datetime) -> str:
     return f"task-{int(at.timestamp())}-{suffix}"
 
 
+def log_limit(environ: Mapping[str, str]) -> int:
+    """Bytes of each log to keep, of ``CLOUDAI_LOG_LIMIT``. Raises ``InvalidInput``."""
+    wanted = environ.get("CLOUDAI_LOG_LIMIT")
+    if not wanted:
+        return LIMIT
+    limit = parse_docker_size(wanted, what="CLOUDAI_LOG_LIMIT")
+    if limit < LEAST_LIMIT:
+        raise InvalidInput(
+            f"CLOUDAI_LOG_LIMIT is {wanted!r}, less than {show_gib(LEAST_LIMIT)}",
+            hint="give a size such as 200m or 4g",
+        )
+    return limit
+
+
 class Service:
     """The store, the vault and the archive of one home, behind verbs.
 
-    ``changed`` is called with each task that was written, in the event loop.
+    ``changed`` is called with each task that was written, in the event loop. ``log_limit``:
+    bytes of each log that are kept at home.
     """
 
-    def __init__(self, home: Path, *, changed: Callable[[Task], None] = lambda task: None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        changed: Callable[[Task], None] = lambda task: None,
+        log_limit: int = LIMIT,
+    ) -> None:
         self.home = home
         self.changed = changed
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self.store: Store
         self.vault = Vault(home / "vault")
-        self.archive = Archive(home / "logs")
+        self.archive = Archive(home / "logs", limit=log_limit)
 
     async def open(self) -> None:
         """Opens the database, migrating it where needed. Raises ``StoreFailed``."""

@@ -495,3 +495,73 @@ async def test_dispatch_while_the_engine_is_in_trouble_fails_the_task(a_bench):
         task = await bench.dispatch("w1")
         assert has_left_starting(task)
         assert task.state is State.FAILED
+
+
+async def test_a_full_disk_at_home_keeps_the_container_and_says_so(a_bench, monkeypatch):
+    from cloudai.controller import effects
+
+    monkeypatch.setattr(effects, "FULL", 0.05)
+    worker = FakeWorker()
+    async with a_bench(w1=worker).running() as bench:
+        task = await bench.reach(await bench.submit(), State.RUNNING)
+        worker.write(task.assignment.id, b"precious\n")
+
+        def full(*args):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as broken:
+            broken.setattr("cloudai.archive.writer.write_all", full)
+            worker.finish(task.assignment.id, 3)
+            task = await bench.reach(task, State.FAILED)
+            assert task.exit_code == 3
+            phases = bench.controller.effects.phases
+            await until(lambda: "No space left" in phases.get(task.id, ""), "it is said")
+            assert "its container is kept on w1" in phases[task.id]
+            assert task.assignment.id in worker.containers
+        await bench.ended(task)
+        assert await bench.log(task) == b"precious\n"
+        assert not worker.containers
+        assert task.id not in phases
+
+
+async def test_a_gap_is_shown_and_can_be_left_out(a_bench):
+    worker = FakeWorker(clock=now)
+    async with a_bench(w1=worker).running() as bench:
+        task = await bench.reach(await bench.submit(), State.RUNNING)
+        name = task.assignment.id
+        worker.write(name, b"one\n")
+        assert await bench.log(task) == b"one\n"
+        worker.write(name, b"dropped\n")
+        worker.rotate(name, 0)
+        worker.write(name, b"three\n")
+        worker.finish(name)
+        task = await bench.ended(task)
+        before, after = (await bench.log(task)).split(b"\n[cloudai: gap: ")
+        assert before == b"one\n"
+        assert after.endswith(b"]\nthree\n")
+        assert await bench.log(task, marks=False) == b"one\nthree\n"
+
+
+async def test_a_log_is_compressed_also_by_the_controller_after_the_one_that_was_killed(
+    a_bench, monkeypatch
+):
+    from cloudai.archive import Archive
+
+    worker = FakeWorker()
+    bench = a_bench(w1=worker)
+    text = b"a line of many\n" * 10_000
+
+    def killed(self, task_id, number):
+        raise OSError("killed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Archive, "compress", killed)
+        async with bench.running():
+            task = await bench.reach(await bench.submit(), State.RUNNING)
+            worker.write(task.assignment.id, text)
+            worker.finish(task.assignment.id)
+            await until(lambda: bench.service.archive.complete(task.id, 1), "its log is home")
+    async with bench.running():
+        task = await bench.ended(task)
+        assert (bench.home / "logs" / task.id / "1.log.gz").exists()
+        assert await bench.log(task) == text
