@@ -122,4 +122,6 @@ class _Courtesy:
             except CloudaiError as error:
                 await _answer(error)(scope, receive, send_with_headers)
                 return
+            # An edit of a moment ago counts, and a mistake in it is said at once.
+            self.doors.controller.follow_inventory()
             await self.app(scope, receive, send_with_headers)
