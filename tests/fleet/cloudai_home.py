@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 from tests.fleet_lab import Fleet
+from tests.fleet_lab.processes import end
 from tests.fleet_lab.worker import Worker
 
 CHECKOUT = Path(__file__).parents[2]
@@ -153,7 +156,10 @@ class Home:
         return int((self.folder / "controller.lock").read_text())
 
     def kill_controller(self) -> None:
-        os.kill(self.controller_pid, signal.SIGKILL)
+        """At once, and gone when this returns."""
+        with open(self.folder / "controller.lock") as lock:
+            end([self.controller_pid])
+            fcntl.flock(lock, fcntl.LOCK_EX)  # its last thread has let go
 
     def everything(self) -> bytes:
         """All bytes at home: to find what must not be there."""
@@ -173,3 +179,25 @@ def a_home(folder: Path, fleet: Fleet, **environment: str) -> Iterator[Home]:
         yield home
     finally:
         home.run("controller", "stop", code=None)
+
+
+@contextmanager
+def counted_starts(*workers: Worker) -> Iterator[Counter[str]]:
+    """How often each container was started meanwhile, by name, as the engines tell it. Whole
+    once left."""
+    starts: Counter[str] = Counter()
+
+    def count(happened: Any) -> None:
+        for event in happened:
+            starts[event["Actor"]["Attributes"]["name"]] += 1
+
+    with ExitStack() as stack:
+        for worker in workers:
+            client = stack.enter_context(worker.engine())
+            about = {"type": "container", "event": "start"}
+            happened = client.events(decode=True, filters=about)
+            thread = threading.Thread(target=count, args=(happened,))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(happened.close)
+        yield starts

@@ -30,3 +30,15 @@ def home(tmp_path_factory: pytest.TempPathFactory, mended_fleet: Fleet) -> Itera
     """A laptop that knows the practice fleet; its controller and containers go with the test."""
     with a_home(tmp_path_factory.mktemp("home"), mended_fleet) as ready:
         yield ready
+
+
+@pytest.fixture
+def alert_home(tmp_path_factory: pytest.TempPathFactory, mended_fleet: Fleet) -> Iterator[Home]:
+    """A laptop whose ssh settings notice a dead connection in a few seconds."""
+    user = tmp_path_factory.mktemp("user")
+    (user / ".ssh").mkdir(mode=0o700)
+    (user / ".ssh" / "config").write_text(
+        "Host *\n  ServerAliveInterval 2\n  ServerAliveCountMax 2\n  ConnectTimeout 3\n"
+    )
+    with a_home(user / "cloudai", mended_fleet, HOME=str(user)) as ready:
+        yield ready

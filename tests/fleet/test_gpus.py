@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cloudai.engines.docker import labels
-from tests.fleet.cloudai_home import Home, a_home, until
+from tests.fleet.cloudai_home import Home, a_home, counted_starts, until
 from tests.fleet_lab import Fleet, Worker
 from tests.fleet_lab.gpus import StandIn
 
@@ -281,35 +281,22 @@ def test_each_laptop_sees_what_the_other_holds(laptops, worker, gpus):
 
 
 class Sampler:
-    """Looks at an engine all the time: what is reserved by labels, what started how often."""
+    """What is reserved by labels on an engine, looked at all the time."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        self.starts: Counter[str] = Counter()
         self.samples: list[dict[str, dict[str, str]]] = []
         self._over = threading.Event()
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        with self.worker.engine() as client:
-            happened = client.events(decode=True, filters={"type": "container", "event": "start"})
-            threads = [
-                threading.Thread(target=self._count, args=(happened,)),
-                threading.Thread(target=self._look),
-            ]
-            for thread in threads:
-                thread.start()
-            try:
-                yield
-            finally:
-                self._over.set()
-                happened.close()
-                for thread in threads:
-                    thread.join()
-
-    def _count(self, happened: Any) -> None:
-        for event in happened:
-            self.starts[event["Actor"]["Attributes"]["name"]] += 1
+        thread = threading.Thread(target=self._look)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
 
     def _look(self) -> None:
         with self.worker.engine() as client:
@@ -373,7 +360,7 @@ def test_two_laptops_hammering_one_worker_never_take_more_than_there_is(laptops,
         home.run("workers")
     total = laptops[0].worker(worker)
     sampler = Sampler(worker)
-    with sampler.looking():
+    with counted_starts(worker) as starts, sampler.looking():
         tasks = at_once(*(lambda home=home: submit_all(home, worker, 15) for home in laptops))
         ended = [home.ended(*ids, seconds=120) for home, ids in zip(laptops, tasks, strict=True)]
     for sample in sampler.samples:
@@ -389,7 +376,7 @@ def test_two_laptops_hammering_one_worker_never_take_more_than_there_is(laptops,
         for one in task["assignments"]
         if one["container_id"]
     ]
-    assert sorted(sampler.starts.items()) == sorted((name, 1) for name in names)
+    assert sorted(starts.items()) == sorted((name, 1) for name in names)
     assert len(names) == 30
     for home, mine in zip(laptops, ended, strict=True):
         for task in mine:

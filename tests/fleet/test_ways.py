@@ -23,7 +23,7 @@ echo 'and a complaint' >&2
 def tell_the_story(home: Home, worker: Worker | str, *, watched_by: str) -> None:
     """Dispatch, follow, look, enter, end."""
     task = home.dispatch(worker, "alpine", "--memory", "64m", "-c", STORY)
-    following = home.start("logs", "-f", task)
+    following = home.start("logs", "-f", task, bufsize=0)
     assert following.stdout is not None
     assert following.stdout.readline() == b"one\n"
 
@@ -41,7 +41,7 @@ def tell_the_story(home: Home, worker: Worker | str, *, watched_by: str) -> None
     out, error = following.communicate(timeout=60)
     assert (following.returncode, out) == (0, b"two\0\xc3\xa9"), error
     home.run("wait", task, code=7)
-    ended = home.show(task)
+    [ended] = home.ended(task)
     assert (ended["status"], ended["exit_code"]) == ("failed", 7)
     [exited] = [event["at"] for event in ended["events"] if event["what"] == "exited"]
     late = datetime.fromisoformat(exited) - datetime.fromisoformat(ended["completed_at"])
@@ -68,7 +68,6 @@ WAYS: dict[str, tuple[Callable[[], dict[str, str]], str]] = {
         "cli",
     ),
     "fish": (lambda: login_shell("fish"), "api"),
-    "csh": (lambda: login_shell("csh"), "api"),
 }
 
 
