@@ -138,6 +138,12 @@ class Controller:
         """Knows its workers; call it before anybody may ask."""
         self.draining = await self.service.in_thread(self.service.store.draining)
         self.follow_inventory()
+        active, _ = await self.service.unfinished()
+        for task in active:
+            if task.direct and task.state is State.QUEUED:
+                # Whoever dispatched it has had no answer, and nothing ever takes it up again.
+                why = "the controller ended before it was sent to its worker; dispatch it again"
+                await self.service.record(task, StopAsked(at=now(), reason=why))
 
     async def run(self) -> None:
         """Runs until cancelled. Leaves everything on the workers as it is."""

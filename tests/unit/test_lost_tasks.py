@@ -258,6 +258,16 @@ async def test_a_dispatched_task_cannot_be_requeued(one: LostBench) -> None:
         assert await one.service.tasks() == ([], 0)
 
 
+async def test_a_dispatch_that_its_controller_did_not_live_to_send_fails(one: LostBench) -> None:
+    async with one.running():
+        body = {"docker_image": "busybox"}
+        task, _ = await one.service.submit(body, default_user="ann", direct=True)
+    async with one.running():
+        failed = await one.reach(task, State.FAILED)
+        assert "dispatch it again" in failed.reason
+        assert not one.workers["w1"].containers
+
+
 # ------------------------------------------------------------------ mark-lost
 
 
