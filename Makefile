@@ -1,11 +1,12 @@
 # Every target does all its own set-up; running one twice is fine and fast.
 BIN := .venv/bin
 
-.PHONY: help demo test bench lint fleet fleet-down lock venv machine
+.PHONY: help demo test chaos bench lint fleet fleet-down lock venv machine
 
 help:
 	@echo "make demo        the main job on a practice fleet of three real workers"
 	@echo "make test        lint, types, and all tests, on a practice fleet of their own"
+	@echo "make chaos       every fault on a practice fleet, and a table of what came of it"
 	@echo "make bench       cloudai next to ssh and docker by hand, side by side"
 	@echo "make lint        formatting, lint and types alone"
 	@echo "make fleet       the practice fleet, to try things by hand"
@@ -25,6 +26,10 @@ lint: venv
 
 test: machine lint
 	$(BIN)/pytest
+
+# CHAOS: its options, as in `make chaos CHAOS="--seed 7 --only dockerd"`, or `--full`.
+chaos: machine venv
+	@$(BIN)/python -m tests.chaos $(CHAOS)
 
 # BENCH: its options, as in `make bench BENCH="--rounds 30 --bridge"`.
 bench: machine venv

@@ -45,18 +45,22 @@ def check(history: History) -> list[Violation]:
 
 
 def started_at_most_once(history: History) -> Iterator[Violation]:
-    """One assignment, one container, one start: by the engines' word and by the jobs' own."""
+    """One assignment, one container that ever started, one start: by the engines' word and by
+    the jobs' own. (One that could not start is removed, and may be tried again where the answer
+    was lost: nothing ran in it.)"""
     ids: defaultdict[str, set[str]] = defaultdict(set)
     starts: defaultdict[str, set[str]] = defaultdict(set)
     for container in history.containers():
-        ids[container.name].add(container.id)
-        if container.started_at and container.task_id not in history.touched:
-            starts[container.name].add(container.started_at)
+        if container.started_at:
+            ids[container.name].add(container.id)
+            if container.task_id not in history.touched:
+                starts[container.name].add(container.started_at)
     deeds: Counter[str] = Counter()
     for deed in history.deeds:
-        ids[deed.name].add(deed.id)
-        if deed.action == "start" and task_of(deed.name) not in history.touched:
-            deeds[deed.name] += 1
+        if deed.action == "start":
+            ids[deed.name].add(deed.id)
+            if task_of(deed.name) not in history.touched:
+                deeds[deed.name] += 1
     for name, found in sorted(ids.items()):
         if len(found) > 1:
             yield Violation(Kind.DOUBLED, f"{name} had {len(found)} containers: {sorted(found)}")
@@ -121,15 +125,17 @@ def no_false_success(history: History) -> Iterator[Violation]:
 
 
 def no_false_failure(history: History) -> Iterator[Violation]:
-    """A job that really came to its end with 0 and was not stopped is not called failed."""
+    """A job that really came to its end with 0 and was not being stopped, by a person or a
+    limit, is not called failed."""
     stopped = {
         operation.task_id for operation in history.operations if operation.verb in ("cancel", "rm")
     }
+    stopped |= {told.task_id for told in history.told if told.state == "stopping"}
     verdicts = verdicts_by_container(history)
     for told in history.at_the_end.values():
         good = verdicts.get(told.container_id or "") == {0}
         if told.state == "failed" and good and told.task_id in history.ended_well:
-            if told.task_id in stopped | history.touched:
+            if told.task_id in stopped | history.touched | history.meddled:
                 continue
             yield Violation(
                 Kind.FALSE, f"{told.task_id} failed ({told.reason}), its container ended with 0"
@@ -199,7 +205,7 @@ def logs_are_whole(history: History) -> Iterator[Violation]:
         whole = told.state == "completed" or (
             task_id in history.ended_well and told.container_id and told.state != "cancelled"
         )
-        if whole and task_id not in history.touched:
+        if whole and task_id not in history.touched | history.meddled:
             if archived != expected:
                 yield Violation(Kind.LOST, f"{task_id}: {difference(archived, expected)}")
         elif not expected.startswith(archived) and task_id not in history.touched:

@@ -133,6 +133,8 @@ class History:
     """Tasks whose container a person started again by hand: its starts are not ours."""
     forgotten: set[str] = field(default_factory=set)
     """Tasks that were asked to be forgotten."""
+    meddled: set[str] = field(default_factory=set)
+    """Tasks whose container a person removed: its end and its log may be unknown."""
     lossy: set[str] = field(default_factory=set)
     """Tasks of whose log the engine itself dropped a part."""
     left: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

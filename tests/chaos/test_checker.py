@@ -65,7 +65,7 @@ def a_second_container(history: History) -> None:
 
 
 def a_second_container_by_the_engines_word(history: History) -> None:
-    history.deeds.append(Deed(worker="v", action="create", name=NAME, id=OTHER))
+    history.deeds.append(Deed(worker="v", action="start", name=NAME, id=OTHER))
 
 
 def a_second_start(history: History) -> None:

@@ -1,0 +1,220 @@
+"""Faults of the laptop: the controller dies anywhere, the disk is full, the database is not as
+it should be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from cloudai.crash import CRASH_POINTS
+
+from .faults import fault
+from .lab import Lab, Laptop, until
+from .on_connections import STILL, all_complete, some
+
+NOT_HERE = {
+    "copy.written": "a copy is made when an older schema is met, and by backup: unit tests",
+}
+"""Points that the jobs below do not come by, and where they are tried instead."""
+
+WORKS_WHEN_ASKED_AGAIN = "whoever asked asks again, and each task is done once"
+
+
+def crash_at(*names: str) -> Callable[[Lab], None]:
+    """A scenario: one laptop for each of these points, whose controller dies there."""
+
+    def crash(lab: Lab) -> None:
+        for name in names:
+            visit(lab, lab.laptop(), name)
+        for name in names:
+            until(lambda name=name: not doomed(name), f"the controller dies at {name}")
+            lab.times += 1
+        lab.settle()
+
+    return crash
+
+
+POINTS = [name for name in CRASH_POINTS if name not in NOT_HERE]
+for _name in POINTS:
+    fault(
+        f"crash at {_name}",
+        how=f"the controller dies where {CRASH_POINTS[_name]}",
+        expected=WORKS_WHEN_ASKED_AGAIN,
+    )(crash_at(_name))
+
+
+def doomed(name: str) -> list[int]:
+    """The controllers that are to die at that point, and have not."""
+    found, mark = [], f"CLOUDAI_CRASH_AT={name}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
+
+
+def visit(lab: Lab, laptop: Laptop, name: str) -> None:
+    """Does what leads to that point. The first command's controller is the one to die there."""
+    wish = {"CLOUDAI_CRASH_AT": name}
+    worker = lab.fleet.workers[len(lab.laptops) % len(lab.fleet.workers)]
+    job = f"j{len(lab.laptops)}"
+    match name.partition(".")[0]:
+        case "pull":
+            # No registry can be reached here: the worker's docker has its own idea of a pull.
+            lab.put_tool(
+                worker,
+                "docker",
+                'if [ "$1" = pull ]; then exec /usr/bin/docker tag alpine:latest far:away; fi\n'
+                'exec /usr/bin/docker "$@"\n',
+            )
+            words = ("task", "--quiet", worker.name, "far:away", "--idempotency-key", "k")
+            task = insist(laptop, *words, "--", "true", **wish)
+            laptop.ended(task)
+            worker.docker("rmi", "far:away")
+        case "cancel" | "stop":
+            task = laptop.submit(job, worker=worker, held=True, **wish)
+            laptop.until_running(task)
+            laptop.cancel(task)
+            until(lambda: laptop.task_of(task)["status"] in ("stopping", "cancelled"), "it stops")
+        case "forget":
+            task = laptop.submit(job, worker=worker, lines=1, **wish)
+            laptop.ended(task)
+            lab.history.forgotten.add(task)
+            lab.expected.pop(task)
+            for _ in range(2):
+                laptop.ask("rm", "rm", task, task_id=task)
+        case "register":
+            laptop.inventory.write_text("workers: {}\n")
+            (laptop.folder / "known_hosts").unlink()
+            laptop.run("workers", code=None, **wish)
+            key = ["--identity-file", str(lab.fleet.identity_file)]
+            where = [worker.name, f"{worker.user}@{worker.host}:{worker.port}"]
+            for _ in range(2):
+                words = ["register", *where, *key, "--fingerprint", worker.fingerprint]
+                laptop.ask("register", *words)
+            laptop.submit(job, worker=worker, lines=2)
+        case _:
+            laptop.submit(job, worker=worker, lines=3, pause=0.1, env={"TOKEN": "x"}, **wish)
+
+
+def insist(laptop: Laptop, *words: str, **more: str) -> str:
+    """The task's id, asked for until it is acknowledged."""
+    done = laptop.ask("submit", *words, **more)
+    for _ in range(5):
+        if done.code == 0:
+            break
+        done = laptop.ask("submit", *words)
+    assert done.code == 0, done.error
+    return done.text.strip()
+
+
+@fault(
+    "controller killed at random",
+    how="SIGKILL ten times while tasks are submitted, run and end",
+    expected=STILL,
+)
+def killed_at_random(lab: Lab) -> None:
+    laptop = lab.laptop()
+    for number in range(10):
+        laptop.submit(f"t{number}", lines=10)
+        time.sleep(lab.random.uniform(0, 0.8))
+        laptop.kill_controller()
+        lab.times += 1
+    all_complete(lab)
+
+
+@fault(
+    "home's disk full",
+    how="the home is on a file system of 8 MB that somebody fills up while tasks run",
+    expected="submits are refused, saying so; once there is room again " + STILL,
+    short=True,
+)
+def home_full(lab: Lab) -> None:
+    folder = lab.folder / "h0"
+    folder.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
+    try:
+        laptop = lab.laptop()
+        laptop.until_running(*some(laptop, 2, held=True))
+        filler = folder / "filler"
+        with filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"x" * 4096)
+            except OSError:
+                lab.times = 1
+        done = laptop.ask("submit", "task", "--quiet", "alpine", "-e", "A=b", "--", "true")
+        assert done.code == 1, done
+        assert "No space left" in done.error or "space" in done.error, done.error
+        filler.unlink()
+        all_complete(lab)
+        lab.conclude()
+    finally:
+        for laptop in lab.laptops:
+            laptop.close()
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@fault(
+    "database locked",
+    how="another process holds it for four seconds, again and again",
+    expected="commands are refused or wait; " + STILL,
+    short=True,
+)
+def database_locked(lab: Lab) -> None:
+    laptop = lab.laptop()
+    some(laptop, 3, lines=10)
+    for number in range(2):
+        with closing(sqlite3.connect(laptop.folder / "cloudai.db", timeout=10)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            lab.times += 1
+            refused = laptop.submit(f"during{number}", lines=1, insist=False)
+            assert not refused
+            time.sleep(1)  # effects come home meanwhile, and find it locked
+            other.execute("ROLLBACK")
+        laptop.submit(f"during{number}", lines=1)
+    all_complete(lab)
+
+
+@fault(
+    "database rolled back to an older copy",
+    how="the file as it was before a task ran is put back",
+    expected="refused, saying so; with the newest copy back " + STILL,
+    short=True,
+)
+def rolled_back(lab: Lab) -> None:
+    laptop = lab.laptop()
+    laptop.run("controller", "start")
+    laptop.run("controller", "stop")
+    until(lambda: laptop.controller is None, "it leaves")
+    database, older = laptop.folder / "cloudai.db", lab.folder / "older.db"
+    newest = lab.folder / "newest.db"
+    shutil.copy(database, older)
+    laptop.ended(laptop.submit("ran", lines=2))
+    laptop.run("controller", "stop")
+    until(lambda: laptop.controller is None, "it leaves")
+    replace_database(database, newest, older)
+    lab.times = 1
+    done = laptop.run("tasks", code=None)
+    assert done.code == 1, done
+    assert "rolled back" in done.error, done.error
+    replace_database(database, older, newest)
+    all_complete(lab)
+
+
+def replace_database(database: Path, keep_as: Path, by: Path) -> None:
+    """With a controller gone, the file is all there is."""
+    for rest in ("-wal", "-shm"):
+        assert not database.with_name(database.name + rest).exists(), "a controller is there"
+    shutil.copy(database, keep_as)
+    shutil.copy(by, database)
+    os.chmod(database, 0o600)
