@@ -400,6 +400,7 @@ def a_lab(fleet: Fleet, folder: Path, seed: int) -> Iterator[Lab]:
     fleet.up()
     for worker in fleet.workers:
         worker.remove_containers()
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
     lab = Lab(fleet, folder, seed)
     try:
         yield lab

@@ -18,7 +18,7 @@ from cloudai.crash import CRASH_POINTS
 
 from .faults import fault
 from .lab import Lab, Laptop, until
-from .on_connections import STILL, all_complete, some
+from .on_connections import STILL, all_complete, put_bashrc, some
 
 NOT_HERE = {
     "copy.written": "a copy is made when an older schema is met, and by backup: unit tests",
@@ -128,6 +128,35 @@ def killed_at_random(lab: Lab) -> None:
         time.sleep(lab.random.uniform(0, 0.8))
         laptop.kill_controller()
         lab.times += 1
+    all_complete(lab)
+
+
+@fault(
+    "a start that comes late",
+    how="the log-in of a start hangs; its controller dies; the next one starts the task, which"
+    " ends and is put away; then the log-in goes on",
+    expected="the late start starts nothing",
+)
+def late_start(lab: Lab) -> None:
+    worker = lab.fleet.workers[0]
+    laptop = lab.laptop()
+    laptop.ended(laptop.submit("first", worker=worker, lines=1))
+    hang, go = worker.home / "hang", worker.home / "go"
+    put_bashrc(
+        lab,
+        worker,
+        f"if rm {hang} 2>/dev/null; then while [ ! -e {go} ]; do sleep 0.1; done; fi\n",
+    )
+    lab.undo.append(lambda: go.unlink(missing_ok=True))
+    hang.touch()
+    task = laptop.submit("late", worker=worker, lines=1)
+    until(lambda: not hang.exists(), "a log-in hangs")
+    assert laptop.task_of(task)["status"] == "starting", "it was another log-in"
+    laptop.kill_controller()
+    lab.times = 1
+    assert laptop.ended(task)["status"] == "completed"
+    go.touch()
+    time.sleep(3)  # for the late start to do what it must not
     all_complete(lab)
 
 

@@ -135,11 +135,11 @@ class SimEngine(FakeEngine):
         self, verb: str, subject: str, effect: Callable[[], T], *, lost: Fault | None = None
     ) -> T:
         breaks = self._breaks
-        sent = self.world.sent(verb, effect)
+        sent = self.world.sent(verb, subject, effect)
         await asyncio.sleep(self.world.delay())
         if breaks != self._breaks:
             raise Indeterminate("the fake connection broke on the way there")
-        sent.arrived = True
+        self.world.arrives(sent)
         result = await super()._call(verb, subject, effect, lost=lost)
         await asyncio.sleep(self.world.delay())
         if breaks != self._breaks:
@@ -150,8 +150,9 @@ class SimEngine(FakeEngine):
 class Sent:
     """A command on its way to a worker."""
 
-    def __init__(self, verb: str, effect: Callable[[], object], at: float) -> None:
+    def __init__(self, verb: str, subject: str, effect: Callable[[], object], at: float) -> None:
         self.verb = verb
+        self.subject = subject
         self.effect = effect
         self.at = at
         self.arrived = False
@@ -238,8 +239,8 @@ class World:
         for sent in self._on_their_way:
             sent.arrived |= sent.verb != "start"
 
-    def sent(self, verb: str, effect: Callable[[], object]) -> Sent:
-        one = Sent(verb, effect, self.loop.time())
+    def sent(self, verb: str, subject: str, effect: Callable[[], object]) -> Sent:
+        one = Sent(verb, subject, effect, self.loop.time())
         self._on_their_way = [
             sent
             for sent in self._on_their_way
@@ -248,6 +249,14 @@ class World:
         if verb == "start":
             self._on_their_way.append(one)
         return one
+
+    def arrives(self, sent: Sent) -> None:
+        """A worker's lock is first come, first served: a start never comes after a later one of
+        the same assignment."""
+        for other in self._on_their_way:
+            if other.subject == sent.subject and other.at <= sent.at:
+                other.arrived = True
+        sent.arrived = True
 
     def late_starts(self) -> list[Sent]:
         """Starts that nobody waits for any more, and that may still take effect."""
@@ -259,7 +268,7 @@ class World:
         ]
 
     def land(self, sent: Sent) -> None:
-        sent.arrived = True
+        self.arrives(sent)
         sent.effect()
 
     # ---------------------------------------------------------------- asking
