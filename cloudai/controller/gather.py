@@ -170,6 +170,10 @@ class Gatherer:
                 if final:
                     self._writer.mark_gap(None)
                 return
+            if differs.offset == offsets[0] == 0 and await self._has_all():
+                # A follower missed the very beginning, before which no boundary can be.
+                await self._write_anew(edges[0], still=True)
+                return
             inside = max(at, bisect_right(offsets, differs.offset) - 1)
             dropped = differs.record.at > self._latest_before(edges, inside + 1)
             if not dropped and not (first and differs.offset == offsets[at]):
@@ -225,6 +229,14 @@ class Gatherer:
         if sink.used or expected.done:
             return None
         return _Differs(start.offset + expected.matched, None)
+
+    async def _has_all(self) -> bool:
+        """Whether the engine has every byte of the archive, in order, maybe with more between."""
+        expected = Expected(self._archive.read_from(*self._key, 0, marks=False))
+        async with self._open(0) as records:
+            async for record in records:
+                expected.is_next(record.data)
+        return expected.done
 
     async def _go_on(self, start: Boundary, *, known: int = 0) -> None:
         """Goes on where the engine has not all of the archive's end any more: after the
@@ -289,6 +301,8 @@ class Gatherer:
                         same = rewrite.size
                     sink.add(record)
             sink.flush()
+            if rewrite.size < old.size:
+                raise EngineFailed("the worker's engine dropped log records meanwhile")
             moved = (rewrite.size if same is None else same) - old.size
             rewrite.commit()
         except BaseException:

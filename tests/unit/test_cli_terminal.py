@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cloudai.cli import main
 from cloudai.cli.terminal import LogCleaner, clean
-from cloudai.client import client
+from cloudai.client import start
 from tests.unit.cli_case import Cloudai, Screen, command, environment, process
 from tests.unit.stub_controller import (
     TASK_ID,
@@ -111,7 +111,7 @@ def test_monitor_in_a_pipe_is_plain(cloudai: Cloudai, stub: StubController) -> N
         (
             make_ended("cancelled", 143, reason="cancelled"),
             125,
-            "  Task Cancelled\n  Reason: cancelled\n  Exit code: 143\n",
+            "  Task Cancelled\n  Exit code: 143\n",
         ),
     ],
 )
@@ -357,7 +357,7 @@ def test_ctrl_c_while_a_controller_is_being_started(
     def impatient(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(client, "start_controller", impatient)
+    monkeypatch.setattr(start, "start_controller", impatient)
     assert main(["queue"]) == 130
     assert capfd.readouterr() == ("", "")
 
