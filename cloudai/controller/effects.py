@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from cloudai.core.errors import ContainerGone, EngineFailed, StoreFailed, WorkerUnreachable
 from cloudai.core.lifecycle import Exited, Refused, Started, StartFailed
@@ -27,11 +28,17 @@ log = logging.getLogger(__name__)
 class Effects:
     """Everything that is done to a worker on behalf of a task."""
 
-    def __init__(self, service: Service, collector: Collector) -> None:
+    def __init__(
+        self, service: Service, collector: Collector, *, could_go: Callable[[Task], set[str]]
+    ) -> None:
+        """``could_go``: the reachable workers that are large enough for a task."""
         self.service = service
         self.collector = collector
         self.phases: dict[str, str] = {}
         """task -> what its start is at (``pulling alpine: 43 %``), for people only."""
+        self._could_go = could_go
+        self._imageless: dict[str, set[str]] = {}
+        """task -> workers on which its image is not and could not be pulled."""
         self._pulls: dict[tuple[str, str], asyncio.Lock] = {}
 
     async def carry_out(
@@ -91,7 +98,11 @@ class Effects:
                 point("start.before")
                 outcome = await link.engine.start(order)
             while isinstance(outcome, ImageMissing):
-                await self._pull(task, link)
+                try:
+                    await self._pull(task, link)
+                except EngineFailed as error:
+                    await self._no_image(task, assignment, error.message)
+                    return
                 async with link.starts:
                     outcome = await link.engine.start(order)
         except EngineFailed as error:
@@ -134,6 +145,19 @@ class Effects:
         if moved is None:
             # Cancelled while it was starting: the container is known all the same.
             log.info("%s: started after its state changed", task.id)
+
+    async def _no_image(self, task: Task, assignment: Assignment, reason: str) -> None:
+        """The image is not there and cannot be had: another worker may have it. Once none is
+        left that could take the task, that is its end."""
+        tried = self._imageless.setdefault(task.id, set())
+        tried.add(assignment.worker_id)
+        if not task.direct and self._could_go(task) - tried:
+            await self._refuse(task, assignment, reason)
+            return
+        del self._imageless[task.id]
+        await self.service.record(
+            task, StartFailed(at=now(), number=assignment.number, reason=reason)
+        )
 
     async def _refuse(self, task: Task, assignment: Assignment, reason: str) -> None:
         log.info("%s: not admitted on %s: %s", task.id, assignment.worker_id, reason)

@@ -75,7 +75,7 @@ class Controller:
         """The worker to use where there is no inventory at all: this machine's engine."""
         self.fleet = Fleet(connect, changed=self.wake)
         self.collector = Collector(service.archive, self.fleet.get)
-        self.effects = Effects(service, self.collector)
+        self.effects = Effects(service, self.collector, could_go=self._could_go)
         self.absences = Absences()
         self.waiting: dict[str, str] = {}
         """task -> why it waits, from the latest pass."""
@@ -269,6 +269,17 @@ class Controller:
         by_id = {task.id: task for task in queue}
         for task_id, worker_id in plan.placements:
             await self.place(by_id[task_id], worker_id)
+
+    def _could_go(self, task: Task) -> set[str]:
+        """Reachable workers on which the task would fit if nothing else were there."""
+        open_places = self.fleet.places((), self.draining)
+        return {
+            place.worker_id
+            for place in open_places
+            if place.free is not None
+            and task.spec.target in (None, place.worker_id)
+            and place.free.could_hold(task.spec.resources)
+        }
 
     async def place(self, task: Task, worker_id: str) -> Task | None:
         """Commits a task to a worker, then starts it there."""

@@ -72,6 +72,15 @@ class Free:
             return "GPU", self.gpu_room(need.gpu_milli) / WHOLE, need.gpus
         return None
 
+    def could_hold(self, need: Resources) -> bool:
+        """Whether ``need`` is within what the worker has in all."""
+        return (
+            need.cpu_milli <= self.total.cpu_milli
+            and need.memory <= self.total.memory
+            and need.storage <= self.total.storage
+            and need.gpu_milli <= self.total.gpu_milli
+        )
+
     def gpu_room(self, need: int) -> int:
         """Thousandths that a request of that kind could get: whole devices, or the best share."""
         if need >= WHOLE:

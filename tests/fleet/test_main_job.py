@@ -131,6 +131,8 @@ def test_an_image_that_cannot_be_had_says_so_and_leaves_nothing(home, fleet):
     assert "❌ Failed to dispatch task:" in done.error
     assert image in done.error
     assert fleet["worker-1"].docker("ps", "-aq").stdout == ""
+    done = home.run("task", "worker-1", image, "--wait", code=125)
+    assert image in done.text + done.error
 
 
 def test_storage_that_is_only_watched_is_stopped_with_its_reason(home):

@@ -248,6 +248,23 @@ async def test_a_missing_image_is_pulled_and_one_that_does_not_exist_says_so(a_b
         assert "pull access denied" in task.reason
 
 
+async def test_an_image_that_no_worker_has_or_can_pull_ends_a_queued_task_too(a_bench):
+    workers = {"w1": FakeWorker(cpus=8, name="w1"), "w2": FakeWorker(name="w2")}
+    for worker in workers.values():
+        worker.images = set()
+        worker.registry |= {"nosuch": "no such image", "elsewhere": "no registry here"}
+    workers["w2"].images.add("elsewhere")
+    async with a_bench(**workers).running() as bench:
+        task = await bench.ended(await bench.submit(docker_image="nosuch"))
+        assert (task.state, task.reason) == (State.FAILED, "no such image")
+        tried = {worker.name for worker in workers.values()}
+        store = bench.service.store
+        assignments = await bench.service.in_thread(store.assignments, task.id)
+        assert {assignment.worker_id for assignment in assignments} == tried
+        task = await bench.reach(await bench.submit(docker_image="elsewhere"), State.RUNNING)
+        assert task.worker_id == "w2"
+
+
 async def test_a_start_that_fails_is_a_failure_with_the_engines_word(a_bench):
     worker = FakeWorker()
     worker.jobs["bad"] = Job(start_error='"nosuch": executable file not found')
