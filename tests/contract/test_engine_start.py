@@ -753,8 +753,11 @@ async def test_a_time_limit_holds_with_nobody_connected(
         )
         await running(engine, placed)
         await engine.close()
-    (line,) = watchers(placed.assignment_id)
-    assert line.startswith(f"sh -s -- cloudai-limit {placed.assignment_id} 2 1 ")
+    # It begins as setsid and becomes the shell.
+    name = f"sh -s -- cloudai-limit {placed.assignment_id} 2 1 "
+    await until(
+        lambda: [line.startswith(name) for line in watchers(placed.assignment_id)] == [True]
+    )
     state = {}
 
     def ended() -> bool:
