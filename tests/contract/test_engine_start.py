@@ -779,7 +779,7 @@ async def test_who_watches_a_limit_is_gone_with_the_container(
 ) -> None:
     placed = order("sleep", "3" if end == "by itself" else "600", time_limit=600)
     await running(engine, placed)
-    assert len(watchers(placed.assignment_id)) == 1
+    await until(lambda: len(watchers(placed.assignment_id)) == 1)
     if end != "by itself":
         worker.docker(*({"kill": ["kill"], "rm": ["rm", "-f"]}[end]), placed.assignment_id)
     await until(lambda: not watchers(placed.assignment_id))
