@@ -114,6 +114,7 @@ class Effects:
         point("start.answered")
         match outcome:
             case Running(container=container, warnings=warnings):
+                self._imageless.pop(task.id, None)
                 link.saw(assignment.id, container, time.monotonic())
                 for warning in warnings:
                     await self.service.note(task.id, "warning", warning)
