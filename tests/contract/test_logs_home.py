@@ -80,6 +80,12 @@ class Bench:
             while self.archive.size(*self.key) < size:
                 await asyncio.sleep(0.01)
 
+    async def brought_to(self, size: int) -> None:
+        """Brings what there is, without following."""
+        async with asyncio.timeout(SOON):
+            while self.archive.size(*self.key) < size:
+                await self.collection.bring(self.link, self.container, follow=False)  # type: ignore[arg-type]
+
     async def ended(self) -> None:
         waiting = asyncio.to_thread(self.worker.docker, "wait", self.container)
         await asyncio.wait_for(waiting, SOON)
@@ -164,17 +170,39 @@ async def test_rotation_under_flood_loses_nothing_that_is_kept_and_says_the_rest
     assert seen[-1][-1] == 60 * 3000 - 1
 
 
-async def test_a_truncated_log_file_is_a_gap_and_the_rest_comes(
+NUMBERS = "seq 1 1000; while ! [ -e /go ]; do sleep 0.05; done; seq 1001 2000"
+
+
+def numbered(first: int, last: int) -> bytes:
+    return b"".join(b"%d\n" % n for n in range(first, last + 1))
+
+
+async def test_a_log_file_truncated_under_a_follower_loses_nothing_that_was_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whether the engine's follower sees the cut, and then misses nothing, is a matter of its
+    timing. Where it does not, all that is known is that something may be missing there."""
     monkeypatch.setattr(collect, "SILENCE", 0.3)
     monkeypatch.setattr(collect, "ON_ITS_WAY", 0.3)
-    bench.start("seq 1 1000; while ! [ -e /go ]; do sleep 0.05; done; seq 1001 2000")
+    bench.start(NUMBERS)
     bench.follow()
     await bench.grown_to(3893)
     bench.log_file().write_bytes(b"")
     bench.worker.docker("exec", bench.container, "touch", "/go")
     await bench.finish()
-    before, after = MARK.split(bench.home())
-    assert before == b"".join(b"%d\n" % n for n in range(1, 1001))
-    assert after == b"".join(b"%d\n" % n for n in range(1001, 2001))
+    assert bench.home(marks=False) == numbered(1, 2000)
+    assert MARK.split(bench.home()) in (
+        [numbered(1, 2000)],
+        [numbered(1, 1000), numbered(1001, 2000)],
+    )
+
+
+async def test_a_log_file_truncated_while_nobody_followed_is_a_gap_and_the_rest_comes(
+    bench: Bench,
+) -> None:
+    bench.start(NUMBERS)
+    await bench.brought_to(3893)
+    bench.log_file().write_bytes(b"")
+    bench.worker.docker("exec", bench.container, "touch", "/go")
+    await bench.finish()
+    assert MARK.split(bench.home()) == [numbered(1, 1000), numbered(1001, 2000)]

@@ -631,7 +631,9 @@ async def test_one_answer_that_did_not_come_drops_no_follower(
         worker.docker("kill", name)
         async with asyncio.timeout(SOON):
             await drained(records)
-            assert (await anext(happenings)).assignment_id == name
+            # Word of containers that the test before removed may come first.
+            while (await anext(happenings)).assignment_id != name:
+                pass
 
 
 # ------------------------------------------------------------------------- choosing
