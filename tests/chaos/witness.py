@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from typing import Any
-
-import docker
-import requests
+from urllib.parse import quote, urlencode
 
 from tests.fleet_lab.worker import Worker
 
@@ -19,8 +21,8 @@ from .history import Container, Deed, History, Sample
 
 EVERY = 0.25
 """Seconds between samples."""
-OURS = {"label": ["cloudai.assignment"]}
-UNHEARD = (docker.errors.DockerException, requests.RequestException, OSError, ValueError)
+OURS = {"filters": json.dumps({"label": ["cloudai.assignment"]})}
+UNHEARD = (HTTPException, OSError, ValueError)
 """An engine that is dead, hung or coming up."""
 
 
@@ -57,15 +59,12 @@ class Witness:
             with contextlib.suppress(*UNHEARD):
                 # Ends by itself each second: nothing else wakes a thread that reads.
                 until = max(since, time.time()) + 1
-                client = docker.APIClient(base_url=worker.docker_host, timeout=5)
-                for event in client.events(
-                    since=f"{since - 1:.6f}", until=f"{until:.6f}", filters=OURS, decode=True
-                ):
+                span = {"since": f"{since - 1:.6f}", "until": f"{until:.6f}"}
+                for event in answers(worker, "/events", **span, **OURS):
                     # The same second is asked for twice, so that nothing falls in between.
                     if (key := json.dumps(event, sort_keys=True)) not in known:
                         known.add(key)
                         self.history.deeds.append(deed_of(worker.name, event))
-                client.close()
                 since = until - 0.5
                 continue
             self._over.wait(0.1)
@@ -85,15 +84,32 @@ def deed_of(worker: str, event: dict[str, Any]) -> Deed:
 
 def containers_of(worker: Worker) -> tuple[Container, ...]:
     """All of ours there, each described by its engine. Raises one of ``UNHEARD``."""
-    client = docker.APIClient(base_url=worker.docker_host, timeout=3)
-    try:
-        found = []
-        for listed in client.containers(all=True, filters=OURS):
-            with contextlib.suppress(docker.errors.NotFound):
-                found.append(container_of(client.inspect_container(listed["Id"])))
-        return tuple(found)
-    finally:
-        client.close()
+    found = []
+    [listed] = answers(worker, "/containers/json", all="1", **OURS)
+    for one in listed:
+        with contextlib.suppress(FileNotFoundError):
+            [document] = answers(worker, f"/containers/{quote(one['Id'])}/json")
+            found.append(container_of(document))
+    return tuple(found)
+
+
+def answers(worker: Worker, path: str, **query: str) -> Iterator[Any]:
+    """What its engine answers, document by document, each on a line of its own. (The docker
+    package leaves its socket open where an engine is gone.) Raises ``FileNotFoundError`` where
+    there is no such thing, and one of ``UNHEARD``."""
+    with closing(socket.socket(socket.AF_UNIX)) as link:
+        link.settimeout(5)
+        link.connect(str(worker.socket))
+        http = HTTPConnection("engine")
+        http.sock = link
+        http.request("GET", f"{path}?{urlencode(query)}", headers={"Connection": "close"})
+        with closing(http.getresponse()) as response:
+            if response.status == 404:
+                raise FileNotFoundError(path)
+            if response.status != 200:
+                raise HTTPException(f"{path}: {response.status}")
+            for line in response:
+                yield json.loads(line)
 
 
 def container_of(document: dict[str, Any]) -> Container:
