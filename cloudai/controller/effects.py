@@ -24,6 +24,10 @@ from .link import Link
 
 log = logging.getLogger(__name__)
 
+LATE = 3.0
+"""Seconds after which a start whose sender has not heard of it, or is dead, has taken effect or
+never will: its way there, and the second it may wait for the worker's lock."""
+
 
 class Effects:
     """Everything that is done to a worker on behalf of a task."""
@@ -40,6 +44,10 @@ class Effects:
         self._imageless: dict[str, set[str]] = {}
         """task -> workers on which its image is not and could not be pulled."""
         self._pulls: dict[tuple[str, str], asyncio.Lock] = {}
+        self._began = time.monotonic()
+        self._unheard: dict[str, float | None] = {}
+        """assignment placed by this controller -> when the answer to a start of it was given
+        up, if one was."""
 
     async def carry_out(
         self, task: Task, link: Link, action: Start | Confirm | Record | Stop | Harvest | Remove
@@ -83,6 +91,10 @@ class Effects:
             self.phases[task.id] = f"{error.message}; its container is kept on {link.id}"
             await asyncio.sleep(FULL)
 
+    def placed(self, assignment_id: str) -> None:
+        """It is new: no other controller can have sent a start of it."""
+        self._unheard[assignment_id] = None
+
     # ---------------------------------------------------------------- start
 
     async def _start(self, task: Task, assignment: Assignment, link: Link) -> None:
@@ -105,6 +117,9 @@ class Effects:
                     return
                 async with link.starts:
                     outcome = await link.engine.start(order)
+        except WorkerUnreachable:
+            self._unheard[assignment.id] = time.monotonic()
+            raise
         except EngineFailed as error:
             # The worker's trouble, not the task's: it may fit elsewhere, or later.
             await self._refuse(task, assignment, error.message)
@@ -204,5 +219,11 @@ class Effects:
         point("harvest.marked")
 
     async def _remove(self, assignment: Assignment, link: Link) -> None:
+        """Not while a start of it, of this controller or of one that died, may still be on its
+        way: the container's name is what keeps that from being a second one."""
+        unheard = self._unheard.get(assignment.id, self._began)
+        if unheard is not None:
+            await asyncio.sleep(unheard + LATE - time.monotonic())
         await link.engine.remove(assignment.id)
+        self._unheard.pop(assignment.id, None)
         link.saw(assignment.id, None, time.monotonic())

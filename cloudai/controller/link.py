@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -63,6 +63,8 @@ class Link:
         self.twin: str = ""
         """Another worker of the inventory that is the same machine and engine."""
         self.starts = asyncio.Semaphore(STARTS_AT_ONCE)
+        self.freed_at = float("-inf")
+        """The monotonic time at which a container was last seen to hold nothing any more."""
         self._changed = changed
         self._seen: dict[str, tuple[float, ContainerSight | None]] = {}
         self._listed = float("-inf")
@@ -114,13 +116,24 @@ class Link:
 
     def saw(self, assignment_id: str, container: ContainerSight | None, began: float) -> None:
         """Keeps what one look, begun at that monotonic time, showed of one container."""
-        if self._seen.get(assignment_id, (float("-inf"), None))[0] <= began:
+        before = self._seen.get(assignment_id, (float("-inf"), None))
+        if before[0] <= began:
             self._seen[assignment_id] = (began, container)
+            self._note_freed([before[1]])
 
     def _saw_all(self, containers: tuple[ContainerSight, ...], began: float) -> None:
+        before = self.containers()
         newer = {key: value for key, value in self._seen.items() if value[0] > began}
         self._seen = {c.assignment_id: (began, c) for c in containers} | newer
         self._listed = max(self._listed, began)
+        self._note_freed(before)
+
+    def _note_freed(self, before: Iterable[ContainerSight | None]) -> None:
+        for container in before:
+            if container is not None and container.holds:
+                now = self.container(container.assignment_id)
+                if now is None or not now.holds:
+                    self.freed_at = time.monotonic()
 
     # ---------------------------------------------------------------- looking
 

@@ -46,13 +46,14 @@ SIZES_EVERY = 10.0
 
 
 class Refusal(NamedTuple):
-    """That a worker did not admit a task: by which assignment, why, and how long it counts."""
+    """That a worker did not admit a task: by which assignment, why, when, and for how long it
+    counts where nothing there comes to its end before."""
 
     number: int
     why: str
-    pause: float
-    until: float
+    at: float
     """Monotonic."""
+    pause: float
 
 
 class Controller:
@@ -114,9 +115,7 @@ class Controller:
         if before is not None and before.number == held.number:
             return
         pause = min(REFUSED_AT_MOST, 2 * before.pause) if before else REFUSED_FOR
-        self._refused[task_id, held.worker_id] = Refusal(
-            held.number, why, pause, time.monotonic() + pause
-        )
+        self._refused[task_id, held.worker_id] = Refusal(held.number, why, time.monotonic(), pause)
 
     async def wait_for(self, task_id: str, done: Callable[[Task], bool], *, timeout: float) -> Task:
         """The task once ``done`` holds, or as it stands after ``timeout`` seconds."""
@@ -261,14 +260,18 @@ class Controller:
         ]
         unfinished = {task.id for task in active}
         self._refused = {key: one for key, one in self._refused.items() if key[0] in unfinished}
-        at = time.monotonic()
-        refused = {key: one.why for key, one in self._refused.items() if at < one.until}
+        refused = {key: one.why for key, one in self._refused.items() if self._counts(key[1], one)}
         places = self.fleet.places(active, self.draining)
         plan = schedule(Snapshot(queue, places, refused))
         self.waiting = dict(plan.waiting)
         by_id = {task.id: task for task in queue}
         for task_id, worker_id in plan.placements:
             await self.place(by_id[task_id], worker_id)
+
+    def _counts(self, worker_id: str, refusal: Refusal) -> bool:
+        link = self.fleet.get(worker_id)
+        freed = link is not None and link.freed_at > refusal.at
+        return not freed and time.monotonic() < refusal.at + refusal.pause
 
     def _could_go(self, task: Task) -> set[str]:
         """Reachable workers on which the task would fit if nothing else were there."""
@@ -286,6 +289,8 @@ class Controller:
         point("place.before")
         placed = await self.service.record(task, Placed(at=now(), worker_id=worker_id))
         point("place.recorded")
+        if placed is not None and placed.assignment is not None:
+            self.effects.placed(placed.assignment.id)
         link = self.fleet.get(worker_id)
         if placed is not None and link is not None and link.reach is Reach.ACTIVE:
             # Nothing of that name can be there yet: no need to look first.

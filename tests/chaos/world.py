@@ -38,8 +38,9 @@ T = TypeVar("T")
 
 MOST_DELAY = 0.4
 """Seconds that a command, or its answer, is on its way at the most."""
-LOCK_WAIT = 30.0
-"""Seconds for which a start that reached a worker may wait there for the worker's lock."""
+LATEST = 1.5
+"""Seconds after which a start that was sent takes effect no more: its way, and the second for
+which it may wait for the worker's lock."""
 CONVERGED_WITHIN = 900.0
 """Seconds, once everything is well again."""
 
@@ -139,7 +140,7 @@ class SimEngine(FakeEngine):
         await asyncio.sleep(self.world.delay())
         if breaks != self._breaks:
             raise Indeterminate("the fake connection broke on the way there")
-        self.world.arrives(sent)
+        sent.arrived = True
         result = await super()._call(verb, subject, effect, lost=lost)
         await asyncio.sleep(self.world.delay())
         if breaks != self._breaks:
@@ -244,23 +245,15 @@ class World:
         self._on_their_way = [
             sent
             for sent in self._on_their_way
-            if not sent.arrived and self.loop.time() - sent.at < LOCK_WAIT
+            if not sent.arrived and self.loop.time() - sent.at < LATEST
         ]
         if verb == "start":
             self._on_their_way.append(one)
         return one
 
-    def arrives(self, sent: Sent) -> None:
-        """A worker's lock is first come, first served: a start never comes after a later one of
-        the same assignment."""
-        for other in self._on_their_way:
-            if other.subject == sent.subject and other.at <= sent.at:
-                other.arrived = True
-        sent.arrived = True
-
     def late_starts(self) -> list[Sent]:
         """Starts that nobody waits for any more, and that may still take effect."""
-        horizon = self.loop.time() - LOCK_WAIT
+        horizon = self.loop.time() - LATEST
         return [
             sent
             for sent in self._on_their_way
@@ -268,7 +261,7 @@ class World:
         ]
 
     def land(self, sent: Sent) -> None:
-        self.arrives(sent)
+        sent.arrived = True
         sent.effect()
 
     # ---------------------------------------------------------------- asking

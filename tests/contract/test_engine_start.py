@@ -621,13 +621,13 @@ async def test_one_order_eight_times_at_once_is_one_container(worker: Worker, he
 async def test_a_lock_that_is_held_is_waited_for(engine: DockerEngine, worker: Worker) -> None:
     await engine.probe()
     holder = subprocess.Popen(
-        ["flock", str(worker.root), "sh", "-c", "echo held; sleep 1.5"], stdout=subprocess.PIPE
+        ["flock", str(worker.root), "sh", "-c", "echo held; sleep 3"], stdout=subprocess.PIPE
     )
     assert holder.stdout
     assert holder.stdout.readline() == b"held\n"
     before = time.monotonic()
     await running(engine, order())
-    assert time.monotonic() - before > 1.0
+    assert time.monotonic() - before > 2.5
     holder.wait()
     holder.stdout.close()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloudai.controller import desk as desk_module
+from cloudai.controller import effects as effects_module
 from cloudai.controller import link as link_module
 from cloudai.controller import loop as loop_module
 from cloudai.controller.desk import Desk, has_ended, has_left_starting
@@ -24,6 +25,7 @@ from cloudai.core.errors import (
     WorkerUnreachable,
 )
 from cloudai.core.model import Phase, State, Task
+from cloudai.engines import NotAdmitted
 from cloudai.engines.fake import FakeEngine, FakeWorker, Fault
 from cloudai.engines.fake_worker import Job
 from cloudai.inventory import InventoryFile
@@ -112,6 +114,7 @@ def a_bench(tmp_path: Path) -> Callable[..., Bench]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "AGAIN_AT_MOST", 0.05)
+    monkeypatch.setattr(effects_module, "LATE", 0.05)
 
 
 async def test_a_good_life(a_bench):
@@ -488,6 +491,44 @@ async def test_a_worker_that_goes_on_refusing_is_asked_less_and_less(a_bench, mo
         began = time.monotonic()
         await bench.reach(await bench.submit(), State.RUNNING)
         assert time.monotonic() - began >= 0.05 + 0.1 + 0.2 + 0.4
+
+
+async def test_room_that_comes_free_is_noticed_before_the_pause_is_over(a_bench, monkeypatch):
+    monkeypatch.setattr(loop_module, "REFUSED_FOR", 1000.0)
+    worker = FakeWorker(cpus=2, memory=4)
+    async with a_bench(w1=worker).running() as bench:
+        first = await bench.reach(await bench.submit(), State.RUNNING)
+        # Refused, as when somebody else took the rest in between.
+        refused = NotAdmitted(what="cpu", available=0.0, required=1.0, reason="Insufficient CPU")
+
+        async def refuse(_: object) -> NotAdmitted:
+            return refused
+
+        with monkeypatch.context() as full:
+            full.setattr(bench.engines["w1"], "start", refuse)
+            second = await bench.submit()
+            await until(
+                lambda: refused.reason in bench.controller.waiting.get(second.id, ""), "it waits"
+            )
+        assert worker.starts == {first.assignment.id: 1}
+        worker.finish(first.assignment.id, 0)
+        await bench.reach(second, State.RUNNING)
+
+
+async def test_nothing_is_removed_while_a_start_of_it_may_be_on_its_way(a_bench, monkeypatch):
+    monkeypatch.setattr(effects_module, "LATE", 0.5)
+    bench = a_bench(w1=FakeWorker())
+    async with bench.running():
+        task = await bench.reach(await bench.submit(), State.RUNNING)
+    async with bench.running():
+        began = time.monotonic()
+        bench.workers["w1"].finish(task.assignment.id, 0)
+        await bench.reach(task, State.COMPLETED)
+        assert time.monotonic() - began < 0.5, "its end is told at once"
+        assert task.assignment.id in bench.workers["w1"].containers
+        await bench.ended(task)
+        assert time.monotonic() - began > 0.4
+        assert not bench.workers["w1"].containers
 
 
 async def test_forgetting_needs_an_end_and_takes_the_log(a_bench):

@@ -30,7 +30,7 @@ from cloudai.scripts import render
 from cloudai.shells import Reply, Shell, Terminal
 
 from . import command
-from .admission import Undo, parse_start
+from .admission import LockHeld, Undo, parse_start
 from .api_watch import Way
 from .doctor import Examination, judge
 from .parts import TOO_LATE, Parts
@@ -41,6 +41,8 @@ from .watch import Watch, open_watch
 PROBE_TIMEOUT = 120.0
 """Seconds; every part of the probe has its own, shorter deadline."""
 START_TIMEOUT = 330.0
+LOCK_PATIENCE = 30.0
+"""Seconds for which a start asks again while others hold the worker's lock."""
 """Seconds: 30 for the lock, 120 for docker, and the looks before and after."""
 STALL = 120.0
 TICK = 5
@@ -94,13 +96,26 @@ class DockerEngine:
             script = await self._start_script(order)
         except InvalidInput as error:
             return CannotStart(f"{error.message}{f': {error.hint}' if error.hint else ''}")
-        reply = await self._shell.run(script, timeout=START_TIMEOUT)
-        outcome = parse_start(reply.text, order, worker_id=self._spec.id)
+        outcome = await self._admitted(script, order)
         if isinstance(outcome, Undo):
             await self.stop(order.assignment_id, grace=0)
             await self.remove(order.assignment_id)
             return outcome.outcome
         return outcome
+
+    async def _admitted(self, script: str, order: Order) -> Outcome | Undo:
+        """Asks until the worker's lock was had: a waiting start must not outlive its sender."""
+        deadline = time.monotonic() + LOCK_PATIENCE
+        while True:
+            reply = await self._shell.run(script, timeout=START_TIMEOUT)
+            outcome = parse_start(reply.text, order, worker_id=self._spec.id)
+            if not isinstance(outcome, LockHeld):
+                return outcome
+            if time.monotonic() >= deadline:
+                raise EngineFailed(
+                    f"other starts held the lock of {self._spec.id} for {LOCK_PATIENCE:.0f} s",
+                    hint="it is tried again",
+                )
 
     async def _start_script(self, order: Order) -> str:
         _check(order)

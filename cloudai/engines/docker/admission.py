@@ -19,13 +19,18 @@ UNITS = {"cpu": 1000, "memory": GIB, "storage": GIB, "gpu": 1000}
 
 
 @dataclass(frozen=True, slots=True)
+class LockHeld:
+    """Other starts had the worker's lock: nothing was done. To be asked again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Undo:
     """It runs, or was left created, and may not stay: remove it, then the outcome is true."""
 
     outcome: CannotStart
 
 
-def parse_start(text: str, order: Order, *, worker_id: str) -> Outcome | Undo:
+def parse_start(text: str, order: Order, *, worker_id: str) -> Outcome | Undo | LockHeld:
     """Raises ``EngineFailed`` where the worker could not say now (try again later), and
     ``Indeterminate`` where a start may still be under way."""
     parts = Parts(text)
@@ -47,9 +52,7 @@ def parse_start(text: str, order: Order, *, worker_id: str) -> Outcome | Undo:
             words = parts.said("held") or "it did not list its containers"
             raise EngineFailed(f"Docker does not answer on {worker_id}: {words}")
         case "busy":
-            raise EngineFailed(
-                f"other starts held the lock of {worker_id} for 30 s", hint="it is tried again"
-            )
+            return LockHeld()
         case "nolock":
             return CannotStart(_no_lock(" ".join(rest), worker_id))
     raise Indeterminate(f"{worker_id} gave no answer to a start that can be understood")
