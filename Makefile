@@ -25,7 +25,7 @@ lint: venv
 	$(BIN)/mypy
 
 test: machine lint
-	$(BIN)/pytest --ignore tests/chaos/test_short.py
+	$(BIN)/pytest
 
 # CHAOS: its options, as in `make chaos CHAOS="--seed 7 --only dockerd"`, or `--full`.
 chaos: machine venv

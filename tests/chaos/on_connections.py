@@ -90,7 +90,6 @@ def reply_lost_after_run(lab: Lab) -> None:
     "half-open link",
     how="SIGSTOP of the connections' sshd: open, and silent",
     expected=STILL,
-    short=True,
 )
 def half_open(lab: Lab) -> None:
     worker = lab.fleet.workers[0]
@@ -111,7 +110,6 @@ def half_open(lab: Lab) -> None:
     "reply cut in half",
     how="a relay ends each connection after a number of bytes that grows from one to the next",
     expected=STILL,
-    short=True,
 )
 def reply_cut(lab: Lab) -> None:
     worker = lab.fleet.workers[0]
@@ -158,7 +156,6 @@ def max_startups(lab: Lab) -> None:
     "wrong key three times",
     how="another identity_file in the inventory, mended and broken again",
     expected="it knocks once for each wrong key and not again; the task waits, then completes",
-    short=True,
 )
 def wrong_key(lab: Lab) -> None:
     worker = lab.fleet.workers[0]
@@ -238,7 +235,6 @@ def slow_line(lab: Lab) -> None:
     "all workers vanish",
     how="every worker's network is cut at once, for longer than every timeout",
     expected="no task changes; " + STILL,
-    short=True,
 )
 def all_vanish(lab: Lab) -> None:
     laptop = lab.laptop()

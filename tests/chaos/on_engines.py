@@ -61,7 +61,6 @@ def dockerd_killed_live(lab: Lab) -> None:
     "dockerd hung",
     how="SIGSTOP, for longer than a probe waits; then SIGCONT",
     expected=STILL,
-    short=True,
 )
 def dockerd_hung(lab: Lab) -> None:
     worker = lab.fleet.workers[0]
@@ -98,7 +97,6 @@ def rebooted(lab: Lab) -> None:
     "out of memory, the job",
     how="the job's own shell grows beyond its limit",
     expected="failed: out of memory",
-    short=True,
 )
 def oom_of_the_job(lab: Lab) -> None:
     laptop = lab.laptop()
@@ -128,7 +126,6 @@ def oom_of_a_child(lab: Lab) -> None:
     "a start that fails",
     how="no such command; an unknown runtime's device",
     expected="failed with the engine's word, nothing left behind",
-    short=True,
 )
 def start_fails(lab: Lab) -> None:
     laptop = lab.laptop()
@@ -179,7 +176,7 @@ def two_stores(lab: Lab) -> None:
 @fault(
     "container removed by hand",
     how="docker rm -f of a running one",
-    expected="failed, saying so",
+    expected="failed, as removed or as killed",
     short=True,
 )
 def removed_by_hand(lab: Lab) -> None:
@@ -192,7 +189,8 @@ def removed_by_hand(lab: Lab) -> None:
     lab.times = 1
     ended = laptop.ended(task)
     assert ended["status"] == "failed", ended
-    assert "removed" in ended["reason"], ended["reason"]
+    # Docker kills it first: which of the two is seen is a matter of moments, and both are true.
+    assert "removed" in ended["reason"] or ended["exit_code"] == 137, ended["reason"]
     lab.settle()
 
 
