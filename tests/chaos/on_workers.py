@@ -4,11 +4,15 @@ worker that stays away for too long.
 
 from __future__ import annotations
 
+import re
+import subprocess
+
 from tests.fleet_lab.worker import Worker
 
 from .faults import fault
-from .lab import Lab, Laptop, until
-from .on_connections import worker_state
+from .history import Container
+from .lab import HELD, Lab, Laptop, until
+from .on_connections import STILL, all_complete, some, worker_state
 from .on_engines import run_on
 from .witness import containers_of
 
@@ -116,3 +120,138 @@ def lost_failed(lab: Lab) -> None:
     assert laptop.log(task).startswith(b"began")
     lab.settle()
     assert len(laptop.task_of(task)["assignments"]) == 1
+
+
+REFUSED = re.compile("Read-only file system|cannot be written|disk I/O error")
+"""In the system's words, the product's, and SQLite's where it does not say more."""
+
+
+@fault(
+    "database read-only",
+    how="the home is on a file system that goes read-only by an error while tasks run, and is"
+    " mounted anew later",
+    expected="submits are refused, saying so; running tasks are untouched; then " + STILL,
+)
+def database_read_only(lab: Lab) -> None:
+    folder, disk = lab.folder / "h0", lab.folder / "disk"
+    folder.mkdir(mode=0o700)
+    call("truncate", "-s", "64M", str(disk))
+    call("mkfs.ext4", "-q", str(disk))
+    call("mount", "-o", "loop", str(disk), str(folder))
+    try:
+        laptop = lab.laptop()
+        tasks = some(laptop, 2, held=True)
+        laptop.until_running(*tasks)
+        call("sync", "-f", str(folder))  # what this lab wrote; the product looks after its own
+        call("mount", "-o", "remount,abort", str(folder))
+        lab.times = 1
+        for _ in range(2):  # of the controller that runs, and of the one after it
+            done = laptop.ask("submit", "task", "--quiet", "alpine", "--", "true")
+            assert done.code == 1, done
+            assert REFUSED.search(done.error), done.error
+            laptop.kill_controller()
+        assert all(any(one.task_id == task for one in everywhere(lab)) for task in tasks)
+        call("umount", str(folder))
+        call("mount", "-o", "loop", str(disk), str(folder))
+        all_complete(lab)
+        lab.conclude()
+    finally:
+        for laptop in lab.laptops:
+            laptop.close()
+        call("umount", "-l", str(folder))
+
+
+def everywhere(lab: Lab) -> list[Container]:
+    return [one for worker in lab.fleet.workers for one in containers_of(worker)]
+
+
+def call(*words: str) -> None:
+    subprocess.run(words, check=True)
+
+
+def post_job(lab: Lab, laptop: Laptop, command: str, **more: object) -> str:
+    """A task of that shell text that leaves no word in the witness's folder, /w."""
+    body = {
+        "docker_image": "alpine",
+        "command": command,
+        "req_cpu": 0.2,
+        "req_memory": "32m",
+        "mounts": [f"type=bind,src={lab.witnessed},dst=/w"],
+        "grace": 1,
+    }
+    return laptop.post(body | more)
+
+
+@fault(
+    "GPUs lost inside a running container",
+    how="the worker's driver is gone while a job runs, whose own calls then fail as NVML's do",
+    expected="it stays running while its process does; failed with its own exit code, and its"
+    " whole log; with the driver back the next one gets its GPU",
+)
+def gpus_lost(lab: Lab) -> None:
+    worker = lab.fleet.gpu_worker
+    assert worker.gpus is not None
+    laptop = lab.laptop()
+    lab.hold()
+    error = "Failed to initialize NVML: Unknown Error"
+    script = f"echo began; {HELD}; echo '{error}'; exit 1"
+    wish = {"req_gpu": float(len(worker.gpus.uuids())), "target": worker.name}
+    task = post_job(lab, laptop, script, **wish)
+    laptop.until_running(task)
+    after = post_job(lab, laptop, "true", **wish)
+    worker.gpus.scene = "mismatch"
+    lab.times = 1
+    until(lambda: laptop.get(f"/workers/{worker.name}")["gpu_trouble"], "the trouble is seen")
+    assert laptop.task_of(task)["status"] == "running"
+    lab.release()
+    ended = laptop.ended(task)
+    assert (ended["status"], ended["exit_code"]) == ("failed", 1), ended
+    assert laptop.log(task) == f"began\n{error}\n".encode()
+    assert laptop.task_of(after)["status"] == "queued"
+    worker.gpus.reset()
+    assert laptop.ended(after)["status"] == "completed"
+    lab.settle()
+
+
+@fault(
+    "worker's clock wrong",
+    how="one hour ahead, then two hours back: for want of a second clock in one kernel, what its"
+    " date and stat tell; the engine's own times stay true",
+    expected=STILL,
+)
+def clock_wrong(lab: Lab) -> None:
+    worker = lab.fleet.workers[0]
+    clock = worker.root / "clock"
+    clock.write_text("3600")
+    lab.undo.append(lambda: clock.unlink(missing_ok=True))
+    lab.put_tool(
+        worker,
+        "date",
+        f"""\
+case " $*" in *" -d"*) exec /usr/bin/date "$@" ;; esac
+exec /usr/bin/date -d "@$(($(/usr/bin/date +%s) + $(cat {clock})))" "$@"
+""",
+    )
+    lab.put_tool(
+        worker,
+        "stat",
+        f"""\
+told=$(/usr/bin/stat "$@") || exit
+if [ "$1 $2" = "-c %Y" ]; then told=$((told + $(cat {clock}))); fi
+printf '%s\\n' "$told"
+""",
+    )
+    laptop = lab.laptop()
+    skew = f"/workers/{worker.name}"
+    laptop.until_running(*some(laptop, 2, worker=worker, held=True))
+    until(lambda: 3500 < laptop.get(skew)["clock_skew"] < 3700, "it is ahead")
+    lab.times += 1
+    laptop.submit("ahead", worker=worker, lines=3)
+    laptop.ended(laptop.names["ahead"])
+    clock.write_text("-3600")
+    until(lambda: -3700 < laptop.get(skew)["clock_skew"] < -3500, "it is behind")
+    lab.times += 1
+    laptop.submit("behind", worker=worker, lines=3)
+    laptop.ended(laptop.names["behind"])
+    laptop.kill_controller()
+    all_complete(lab)
