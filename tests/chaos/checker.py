@@ -48,21 +48,22 @@ def started_at_most_once(history: History) -> Iterator[Violation]:
     """One assignment, one container that ever started, one start: by the engines' word and by
     the jobs' own. (One that could not start is removed, and may be tried again where the answer
     was lost: nothing ran in it.)"""
+    by_hand = history.touched | history.unrecorded
     ids: defaultdict[str, set[str]] = defaultdict(set)
     starts: defaultdict[str, set[str]] = defaultdict(set)
     for container in history.containers():
         if container.started_at:
             ids[container.name].add(container.id)
-            if container.task_id not in history.touched:
+            if container.task_id not in by_hand:
                 starts[container.name].add(container.started_at)
     deeds: Counter[str] = Counter()
     for deed in history.deeds:
         if deed.action == "start":
             ids[deed.name].add(deed.id)
-            if task_of(deed.name) not in history.touched:
+            if task_of(deed.name) not in by_hand:
                 deeds[deed.name] += 1
     for name, found in sorted(ids.items()):
-        if len(found) > 1:
+        if len(found) > 1 and task_of(name) not in history.unrecorded:
             yield Violation(Kind.DOUBLED, f"{name} had {len(found)} containers: {sorted(found)}")
     for name, times in sorted(starts.items()):
         if len(times) > 1:
@@ -71,7 +72,7 @@ def started_at_most_once(history: History) -> Iterator[Violation]:
         if count > 1:
             yield Violation(Kind.DOUBLED, f"{name}: its engine tells of {count} starts")
     for task_id, count in sorted(history.began.items()):
-        if count > 1 and task_id not in history.touched:
+        if count > 1 and task_id not in by_hand:
             yield Violation(Kind.DOUBLED, f"{task_id}: its process began {count} times")
 
 

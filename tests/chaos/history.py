@@ -135,6 +135,9 @@ class History:
     """Tasks that were asked to be forgotten."""
     meddled: set[str] = field(default_factory=set)
     """Tasks whose container a person removed: its end and its log may be unknown."""
+    unrecorded: set[str] = field(default_factory=set)
+    """Tasks whose container a person removed before its start could be recorded: whoever comes
+    next cannot know that it ran."""
     lossy: set[str] = field(default_factory=set)
     """Tasks of whose log the engine itself dropped a part."""
     left: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cloudai.core.model import Phase
+from cloudai.core.model import Phase, State
 from cloudai.engines.fake import Fault, Job
 
 from .checker import check, never_more_than_there_is, started_at_most_once
@@ -132,7 +132,10 @@ class Machine(RuleBasedStateMachine):
     def someone_removes_a_container(self, data: st.DataObject) -> None:
         if there := self._containers(*Phase):
             worker, name = data.draw(st.sampled_from(there))
-            self.world.history.meddled.add(worker.containers[name].sight.task_id)
+            task_id = worker.containers[name].sight.task_id
+            self.world.history.meddled.add(task_id)
+            if self.world.state_of(task_id) in (State.STARTING, State.STOPPING):
+                self.world.history.unrecorded.add(task_id)
             worker.vanish(name)
 
     @rule(data=st.data(), paused=st.booleans())

@@ -24,7 +24,7 @@ from cloudai.controller import loop as loop_module
 from cloudai.controller.desk import Desk, has_ended
 from cloudai.controller.loop import Controller
 from cloudai.core.errors import CloudaiError, Indeterminate, TaskNotFound
-from cloudai.core.model import ContainerSight, Phase, Task
+from cloudai.core.model import ContainerSight, Phase, State, Task
 from cloudai.engines.fake import FakeEngine, Fault
 from cloudai.engines.fake_worker import BEGINNING, FakeContainer, FakeWorker
 from cloudai.inventory import InventoryFile
@@ -180,6 +180,9 @@ class World:
             mock.patch.object(module, "now", self.now)
             for module in (service_module, loop_module, effects_module, desk_module)
         ]
+        # Ids of tasks decide who comes first within a second.
+        drawn = SimpleNamespace(choice=Random(seed).choice)
+        self._patches.append(mock.patch.object(service_module, "secrets", drawn))
         for patch in self._patches:
             patch.start()
 
@@ -288,6 +291,12 @@ class World:
 
     def tasks(self) -> list[Task]:
         return self.do(self.service.tasks(limit=1000))[0]
+
+    def state_of(self, task_id: str) -> State | None:
+        """As it is stored now, read without letting time pass; ``None``: there is none."""
+        with suppress(TaskNotFound):
+            return self.service.store.get(task_id).state
+        return None
 
     # ---------------------------------------------------------------- the end
 
