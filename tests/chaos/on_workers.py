@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 from tests.fleet_lab.worker import Worker
 
@@ -255,3 +256,57 @@ printf '%s\\n' "$told"
     laptop.ended(laptop.names["behind"])
     laptop.kill_controller()
     all_complete(lab)
+
+
+GAP = re.compile(rb"\n\[cloudai: gap: [^\n]*\]\n")
+
+
+def numbers(first: int, last: int) -> bytes:
+    return b"".join(b"%d\n" % number for number in range(first, last + 1))
+
+
+@fault(
+    "log rotated under flood",
+    how="1.5 million lines as fast as they come, through several of Docker's files of 50 MiB,"
+    " followed, while connections are killed",
+    expected="completed, identical bytes in the archive",
+)
+def log_rotated(lab: Lab) -> None:
+    worker = lab.fleet.workers[0]
+    laptop = lab.laptop()
+    last = 1_500_000
+    task = post_job(lab, laptop, f"seq 1 {last}; sleep 1", req_cpu=1.0, target=worker.name)
+    laptop.until_running(task)
+    log = Path(run_on(worker, "inspect", "-f", "{{.LogPath}}", lab.container(worker, task)))
+    follower = laptop.start("logs", "-f", task, stdout=(laptop.folder / "followed").open("wb"))
+    for files in (1, 2):
+        until(lambda: log.with_name(f"{log.name}.{files}").exists(), "it is rotated")  # noqa: B023
+        worker.drop_connections()
+        lab.times += 1
+    assert laptop.ended(task)["status"] == "completed"
+    assert laptop.log(task) == numbers(1, last)
+    assert follower.wait(60) == 0
+    lab.settle()
+
+
+@fault(
+    "log file truncated",
+    how="by hand, under a running job, once its first lines are at home",
+    expected="completed; what came home stays, what comes after follows, after a gap that is said"
+    " where the engine may have had more",
+)
+def log_truncated(lab: Lab) -> None:
+    worker = lab.fleet.workers[0]
+    laptop = lab.laptop()
+    script = "seq 1 1000; while [ ! -e /w/go ]; do sleep 0.1; done; seq 1001 2000"
+    task = post_job(lab, laptop, script, target=worker.name)
+    until(lambda: laptop.log(task) == numbers(1, 1000), "what it wrote is at home")
+    log = Path(run_on(worker, "inspect", "-f", "{{.LogPath}}", lab.container(worker, task)))
+    log.write_bytes(b"")
+    lab.times = 1
+    (lab.witnessed / "go").touch()
+    assert laptop.ended(task)["status"] == "completed"
+    pieces = GAP.split(laptop.log(task))
+    assert b"".join(pieces) == numbers(1, 2000)
+    assert pieces in ([numbers(1, 2000)], [numbers(1, 1000), numbers(1001, 2000)])
+    lab.settle()
