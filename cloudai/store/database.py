@@ -96,40 +96,50 @@ class Database:
 
     def copy_to(self, target: Path) -> None:
         """Puts a whole, consistent copy of the database (0600) at ``target``."""
+        with self._copied_beside(target) as beside:
+            beside.replace(target)
+
+    def copy_to_new(self, target: Path) -> None:
+        """As ``copy_to``, to a place where nothing is; raises ``Conflict`` otherwise."""
+        taken = Conflict(
+            f"{target} is there already; nothing was written",
+            hint="give another name, or remove it first",
+        )
+        if os.path.lexists(target):
+            raise taken
+        with self._copied_beside(target) as beside:
+            try:
+                os.link(beside, target)  # unlike a rename, it replaces nothing
+            except FileExistsError:
+                raise taken from None
+            except OSError:
+                # File systems without links, as on a USB stick.
+                if os.path.lexists(target):
+                    raise taken from None
+                beside.replace(target)
+
+    @contextmanager
+    def _copied_beside(self, target: Path) -> Iterator[Path]:
+        """A whole copy under a name of its own, to be put at the target; gone afterwards."""
         beside = target.with_name(f".{target.name}.new")
         with self._lock, disk_errors(target), explained(self.path):
             beside.unlink(missing_ok=True)
             _make_private_file(beside)
-            with closing(sqlite3.connect(beside)) as copy, self._engine.connect() as source:
-                driver = source.connection.driver_connection
-                assert isinstance(driver, sqlite3.Connection)
-                driver.backup(copy)
-            descriptor = os.open(beside, os.O_RDONLY)
             try:
-                os.fsync(descriptor)
+                with closing(sqlite3.connect(beside)) as copy, self._engine.connect() as source:
+                    driver = source.connection.driver_connection
+                    assert isinstance(driver, sqlite3.Connection)
+                    driver.backup(copy)
+                descriptor = os.open(beside, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                point("copy.written")
+                yield beside
             finally:
-                os.close(descriptor)
-            point("copy.written")
-            beside.replace(target)
+                beside.unlink(missing_ok=True)
             sync_folder(target.parent)
-
-    def copy_to_new(self, target: Path) -> None:
-        """As ``copy_to``, to a place where nothing is; raises ``Conflict`` otherwise."""
-        with disk_errors(target):
-            try:
-                descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            except FileExistsError:
-                raise Conflict(
-                    f"{target} is there already; nothing was written",
-                    hint="give another name, or remove it first",
-                ) from None
-            os.close(descriptor)
-        try:
-            self.copy_to(target)
-        except BaseException:
-            target.unlink(missing_ok=True)
-            target.with_name(f".{target.name}.new").unlink(missing_ok=True)
-            raise
 
     def close(self) -> None:
         with self._lock:

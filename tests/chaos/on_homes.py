@@ -20,11 +20,6 @@ from .faults import fault
 from .lab import Lab, Laptop, until
 from .on_connections import STILL, all_complete, put_bashrc, some
 
-NOT_HERE = {
-    "copy.written": "a copy is made when an older schema is met, and by backup: unit tests",
-}
-"""Points that the jobs below do not come by, and where they are tried instead."""
-
 WORKS_WHEN_ASKED_AGAIN = "whoever asked asks again, and each task is done once"
 
 
@@ -42,7 +37,7 @@ def crash_at(*names: str) -> Callable[[Lab], None]:
     return crash
 
 
-POINTS = [name for name in CRASH_POINTS if name not in NOT_HERE]
+POINTS = list(CRASH_POINTS)
 for _name in POINTS:
     fault(
         f"crash at {_name}",
@@ -79,6 +74,13 @@ def visit(lab: Lab, laptop: Laptop, name: str) -> None:
             task = insist(laptop, *words, "--", "true", **wish)
             laptop.ended(task)
             worker.docker("rmi", "far:away")
+        case "copy":
+            copy = laptop.folder / "copy.db"
+            laptop.submit(job, worker=worker, lines=1, **wish)
+            laptop.ask("backup", "backup", str(copy))
+            assert not copy.exists(), "half a copy under its whole name"
+            laptop.ask("backup", "backup", str(copy))
+            assert copy.exists()
         case "cancel" | "stop":
             task = laptop.submit(job, worker=worker, held=True, **wish)
             laptop.until_running(task)
