@@ -18,6 +18,7 @@ from cloudai.core.errors import (
     CloudaiError,
     ContainerGone,
     EngineFailed,
+    LogUnreadable,
     StoreFailed,
     WorkerUnreachable,
 )
@@ -37,6 +38,9 @@ MAKE_SURE = 64 * 1024**2
 """Bytes after which what was followed is read once more: well below what the engine keeps."""
 ON_ITS_WAY = 2.0
 """Seconds a record may take from the engine's file to its follower."""
+UNREADABLE_AFTER = 3
+"""Tries after which the rest of an ended container's log counts as unreadable for good: a full
+disk tears the record that was being written, and the engine reads no further."""
 FULL = 5.0
 """Seconds between tries where the disk at home takes nothing."""
 
@@ -54,6 +58,7 @@ class Collection:
         """The harvest is at work: nobody follows any more."""
         self.moved = 0
         """Bytes by which what was read moved since the beginning: see ``Gatherer.moved``."""
+        self._unreadable = 0
         self._writing = asyncio.Lock()
 
     async def bring(self, link: Link, container_id: str, *, follow: bool) -> None:
@@ -74,7 +79,7 @@ class Collection:
             await self._stop_following()
             async with self._gathering(link, container_id) as gathering:
                 if gathering is not None:
-                    await gathering[0].bring(final=True)
+                    await self._bring_rest(*gathering)
         except ContainerGone:
             await self.close()
             raise
@@ -82,6 +87,17 @@ class Collection:
             self.closing = False
         point("harvest.brought")
         await self.close()
+
+    async def _bring_rest(self, gatherer: Gatherer, writer: LogWriter) -> None:
+        """What the engine cannot read is a gap at the log's end."""
+        try:
+            await gatherer.bring(final=True)
+        except LogUnreadable as error:
+            self._unreadable += 1
+            if self._unreadable < UNREADABLE_AFTER:
+                raise
+            log.warning("%s: the rest of its log is given up: %s", self.key, error)
+            writer.mark_gap(None)
 
     async def close(self) -> None:
         """Marks the log whole and compresses it, in a thread: both read all of it."""

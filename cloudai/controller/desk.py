@@ -21,6 +21,7 @@ from cloudai.core.errors import (
     HostKeyUnknown,
     Insufficient,
     InvalidInput,
+    LogUnreadable,
     StoreFailed,
     WorkerNotActive,
     WorkerNotFound,
@@ -286,7 +287,7 @@ class Desk:
     async def _catch_up(self, task: Task) -> None:
         try:
             await self.controller.collector.catch_up(task)
-        except (WorkerUnreachable, StoreFailed):
+        except (WorkerUnreachable, LogUnreadable, StoreFailed):
             assert task.assignment is not None
             if not self.service.archive.size(task.id, task.assignment.number):
                 raise

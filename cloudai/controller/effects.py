@@ -24,6 +24,8 @@ from .link import Link
 
 log = logging.getLogger(__name__)
 
+AGAIN = 1.0
+"""Seconds after which what an engine refused is tried again."""
 LATE = 3.0
 """Seconds after which a start whose sender has not heard of it, or is dead, has taken effect or
 never will: its way there, and the second it may wait for the worker's lock."""
@@ -84,7 +86,7 @@ class Effects:
             link.lost(error)
         except EngineFailed as error:
             log.warning("%s: %s on %s: %s", task.id, type(action).__name__, link.id, error)
-            await asyncio.sleep(1)
+            await asyncio.sleep(AGAIN)
         except StoreFailed as error:
             # Whatever could not be kept at home is still on the worker, and tried again.
             log.error("%s: %s on %s: %s", task.id, type(action).__name__, link.id, error)

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from cloudai.core.errors import (
@@ -68,6 +68,7 @@ class Link:
         self._changed = changed
         self._seen: dict[str, tuple[float, ContainerSight | None]] = {}
         self._listed = float("-inf")
+        self._probed = float("-inf")
         self._poked = asyncio.Event()
         self._tried = Signal()
 
@@ -106,9 +107,12 @@ class Link:
         if self.reach is not Reach.ACTIVE:
             return UNSEEN
         at, container = self._seen.get(assignment_id, (self._listed, None))
-        engine_started = self.sight.engine.started_at if self.sight else None
+        engine_started, clock = None, None
+        if self.sight is not None:
+            engine_started = self.sight.engine.started_at
+            clock = self.sight.clock + timedelta(seconds=time.monotonic() - self._probed)
         if container is not None and container.phase is not Phase.CREATED:
-            return Sighting(True, container, engine_started=engine_started)
+            return Sighting(True, container, engine_started=engine_started, clock=clock)
         if at < since:
             return UNSEEN
         confirmed = assignment_id in self._seen
@@ -149,6 +153,7 @@ class Link:
         """A whole probe now. Raises what the engine raises."""
         began = time.monotonic()
         sight = await self.engine.probe()
+        self._probed = time.monotonic()
         self.sight, self.seen_at = sight, datetime.now(UTC)
         self._saw_all(sight.containers, began)
         self._mark(Reach.ACTIVE, None)

@@ -163,6 +163,12 @@ class ContainerGone(EngineFailed):
     code = "container_gone"
 
 
+class LogUnreadable(EngineFailed):
+    """The engine says itself that it cannot read a container's log (any further)."""
+
+    code = "log_unreadable"
+
+
 class StoreFailed(CloudaiError):
     """The database or the disk at home."""
 

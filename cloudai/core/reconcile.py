@@ -52,6 +52,8 @@ class Sighting:
     """An absence that was asked about by name, not concluded from a list."""
     engine_started: datetime | None = None
     """On the worker's clock, where it is known."""
+    clock: datetime | None = None
+    """What the worker's clock shows now, where it is known."""
 
 
 UNSEEN = Sighting(seen=False)
@@ -103,7 +105,7 @@ Action = Wait | Start | Confirm | Record | Stop | Harvest | Remove
 def reconcile(task: Task, sighting: Sighting, now: datetime) -> Action:
     """What to do next about a task, given what is seen of its container. Pure.
 
-    ``now`` is wall-clock time, used for time limits alone.
+    ``now`` is this machine's time.
     """
     if task.assignment is None or not sighting.seen:
         return Wait()
@@ -116,7 +118,7 @@ def reconcile(task: Task, sighting: Sighting, now: datetime) -> Action:
         return _exited(task, container, sighting, now)
     if container.phase in (Phase.CREATED, Phase.EXITED):
         return _never_started(task, container, now)
-    return _alive(task, container, now)
+    return _alive(task, container, sighting, now)
 
 
 def _absent(task: Task, sighting: Sighting, now: datetime) -> Action:
@@ -167,7 +169,7 @@ def _never_started(task: Task, container: ContainerSight, now: datetime) -> Acti
             return Remove()
 
 
-def _alive(task: Task, container: ContainerSight, now: datetime) -> Action:
+def _alive(task: Task, container: ContainerSight, sighting: Sighting, now: datetime) -> Action:
     assert task.assignment is not None
     if container.started_at is None and not task.state.final:
         return Wait()  # not whole: an engine that has just started it says when a moment later
@@ -187,7 +189,7 @@ def _alive(task: Task, container: ContainerSight, now: datetime) -> Action:
         case State.RUNNING if was_restarted(task, container):
             return Record(Restarted(at=now, number=task.assignment.number))
         case State.RUNNING:
-            if over := over_time(task, now):
+            if over := over_time(task, now, sighting.clock):
                 return Record(StopAsked(at=now, reason=over))
             return Wait()
         case _:
@@ -258,14 +260,18 @@ def ended_by_limit(task: Task, container: ContainerSight) -> str:
     return _over(limit) if stopped else ""
 
 
-def over_time(task: Task, now: datetime) -> str:
-    """Why the task must stop by its time limit, or nothing."""
+def over_time(task: Task, now: datetime, clock: datetime | None) -> str:
+    """Why the task must stop by its time limit, or nothing.
+
+    Both the worker's ``clock`` since its start and ours since it was placed must say so: clocks
+    of two machines differ, and either may be set meanwhile. The worker itself holds the limit
+    by the time since its boot.
+    """
     limit = task.spec.time_limit
-    if limit is None or task.started_at is None:
+    if limit is None or clock is None or task.started_at is None or task.assignment is None:
         return ""
-    if (now - task.started_at).total_seconds() < limit:
-        return ""
-    return _over(limit)
+    ran = min(clock - task.started_at, now - task.assignment.placed_at)
+    return _over(limit) if ran.total_seconds() >= limit else ""
 
 
 def _over(limit: float) -> str:

@@ -20,6 +20,7 @@ from cloudai.controller.loop import Controller
 from cloudai.core.errors import (
     AuthenticationFailed,
     Conflict,
+    LogUnreadable,
     WorkerNotActive,
     WorkerNotFound,
     WorkerUnreachable,
@@ -580,6 +581,38 @@ async def test_a_full_disk_at_home_keeps_the_container_and_says_so(a_bench, monk
         assert await bench.log(task) == b"precious\n"
         assert not worker.containers
         assert task.id not in phases
+
+
+async def test_a_log_that_its_engine_cannot_read_to_its_end_comes_home_as_far_as_it_goes(
+    a_bench, monkeypatch
+):
+    """As after a full disk there: the last record is torn, and nothing is read past it."""
+    monkeypatch.setattr(effects_module, "AGAIN", 0.01)
+    worker = FakeWorker()
+    async with a_bench(w1=worker).running() as bench:
+        task = await bench.reach(await bench.submit(), State.RUNNING)
+        worker.write(task.assignment.id, b"whole\n")
+        whole = bench.engines["w1"].logs
+
+        @asynccontextmanager
+        async def torn(container_id, **how):
+            async def records(source):
+                async for record in source:
+                    yield record
+                raise LogUnreadable("the worker's engine could not read the log: unexpected EOF")
+
+            async with whole(container_id, **how) as source:
+                yield records(source)
+
+        monkeypatch.setattr(bench.engines["w1"], "logs", torn)
+        assert await bench.log(task) == b"whole\n", "what is home is shown"
+        worker.finish(task.assignment.id, 7)
+        task = await bench.ended(task)
+        assert (task.state, task.exit_code) == (State.FAILED, 7)
+        first, gap = (await bench.log(task)).split(b"\n", 1)
+        assert first == b"whole"
+        assert b"cloudai: gap: the engine no longer has what came after" in gap
+        assert not worker.containers
 
 
 async def test_a_gap_is_shown_and_can_be_left_out(a_bench):

@@ -253,11 +253,26 @@ def test_what_is_recorded_applies(task, sighting, event, state):
 
 def test_a_time_limit_stops_at_its_time_and_not_before():
     task = replace(RUNNING, spec=replace(RUNNING.spec, time_limit=60))
-    assert reconcile(task, ALIVE, NOW + timedelta(seconds=59)) == Wait()
-    action = reconcile(task, ALIVE, NOW + timedelta(seconds=60))
-    assert action == Record(
-        StopAsked(at=NOW + timedelta(seconds=60), reason="time limit of 60 s reached")
-    )
+    early, late = NOW + timedelta(seconds=59), NOW + timedelta(seconds=60)
+    assert reconcile(task, replace(ALIVE, clock=early), early) == Wait()
+    action = reconcile(task, replace(ALIVE, clock=late), late)
+    assert action == Record(StopAsked(at=late, reason="time limit of 60 s reached"))
+
+
+@pytest.mark.parametrize("apart", [timedelta(hours=-1), timedelta(hours=1)])
+def test_a_clock_that_is_wrong_never_brings_a_time_limit_forward(apart):
+    """The worker's from the beginning, the worker's set since, ours set since."""
+    task = replace(RUNNING, spec=replace(RUNNING.spec, time_limit=1800))
+    soon, late = NOW + timedelta(seconds=5), NOW + timedelta(seconds=1800)
+    held = replace(task.assignment, started_at=NOW + apart)
+    wrong = replace(task, assignment=held, started_at=NOW + apart)
+    assert reconcile(wrong, seen(Phase.RUNNING, started_at=NOW + apart), soon) == Wait()
+    there = seen(Phase.RUNNING, started_at=NOW + apart)
+    assert reconcile(wrong, replace(there, clock=soon + apart), soon) == Wait()
+    stopped = reconcile(wrong, replace(there, clock=late + apart), late)
+    assert isinstance(stopped.event, StopAsked)
+    assert reconcile(task, replace(ALIVE, clock=soon + apart), soon) == Wait()
+    assert reconcile(task, replace(ALIVE, clock=soon), soon + apart) == Wait()
 
 
 LIMITED = replace(RUNNING, spec=replace(RUNNING.spec, time_limit=60, grace=10))

@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
 
-from cloudai.core.errors import EngineFailed, Indeterminate
+from cloudai.core.errors import EngineFailed, Indeterminate, LogUnreadable
 from cloudai.engines import LogRecord
 
 HEAD = struct.Struct(">BxxxL")
@@ -187,7 +187,7 @@ def _seconds(date_and_time: bytes, zone: bytes) -> int:
 def _record(content: bytes, stream: int) -> LogRecord:
     if stream == ENGINE:
         words = content.decode("utf-8", "replace").strip()
-        raise EngineFailed(f"the worker's engine could not read the log: {words}")
+        raise LogUnreadable(f"the worker's engine could not read the log: {words}")
     stamp = STAMP.match(content)
     if stamp is None:
         raise _no_log(content[:LONGEST_STAMP])
