@@ -4,10 +4,13 @@ worker that stays away for too long.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
+import time
 from pathlib import Path
 
+from tests.fleet_lab import image
 from tests.fleet_lab.worker import Worker
 
 from .faults import fault
@@ -256,6 +259,92 @@ printf '%s\\n' "$told"
     laptop.ended(laptop.names["behind"])
     laptop.kill_controller()
     all_complete(lab)
+
+
+FAKETIME = Path("/usr/lib")
+"""Where the package libfaketime puts its libraries, by architecture."""
+
+
+@fault(
+    "laptop's clock wrong",
+    how="the controller lives an hour ahead, then an hour back, of every worker (libfaketime)",
+    expected="no time limit strikes early; " + STILL,
+)
+def laptop_clock_wrong(lab: Lab) -> None:
+    library = next(FAKETIME.glob("*/faketime/libfaketimeMT.so.1"))
+    for hours in (1, -1):
+        laptop = lab.laptop(
+            LD_PRELOAD=str(library), FAKETIME=f"{3600 * hours:+}", DONT_FAKE_MONOTONIC="1"
+        )
+        task = post_job(lab, laptop, "sleep 5; echo done", time_limit=1800)
+        assert laptop.ended(task)["status"] == "completed", laptop.task_of(task)
+        # Each limit is held all the same.
+        task = post_job(lab, laptop, "sleep 600", time_limit=3, grace=1)
+        assert "time limit of 3 s" in laptop.ended(task)["reason"], laptop.task_of(task)
+        lab.times += 1
+    lab.settle()
+
+
+@fault(
+    "worker's disk full",
+    how="the engine's data is on a file system of 64 MB that somebody fills up while one job"
+    " writes and another is to be created; later there is room again",
+    expected="the running job goes on and ends as its own process did (what the engine could not"
+    " keep of its log is lost); the other one waits, or fails saying so, and is never half there",
+)
+def disk_full(lab: Lab) -> None:
+    worker = lab.fleet.workers[0]
+    data = small_engine(lab, worker)
+    laptop = lab.laptop()
+    (lab.witnessed / "hold").touch()
+    wish = {"target": worker.name, "req_storage": "1m"}
+    writing = "i=0; while [ -e /w/hold ]; do i=$((i+1)); echo line $i; sleep 0.02; done; exit 7"
+    running = post_job(lab, laptop, writing, **wish)
+    laptop.until_running(running)
+    until(lambda: b"line 20\n" in laptop.log(running), "it writes")
+    filler = data / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    lab.times = 1
+    late = post_job(lab, laptop, "echo late", **wish)
+    until(lambda: laptop.task_of(late)["reason"], "it is said why it does not start")
+    told = laptop.task_of(late)
+    assert told["status"] in ("queued", "failed"), told
+    time.sleep(3)  # it writes on, and nothing of it is kept
+    assert laptop.task_of(running)["status"] == "running"
+    filler.unlink()
+    lab.release()
+    ended = laptop.ended(running)
+    assert (ended["status"], ended["exit_code"]) == ("failed", 7), ended
+    assert laptop.log(running).startswith(b"line 1\n")
+    assert laptop.ended(late)["status"] == "completed"
+    assert laptop.log(late) == b"late\n"
+    assert not containers_of(worker)
+    lab.settle()
+
+
+def small_engine(lab: Lab, worker: Worker) -> Path:
+    """Puts its engine on a file system of its own, in its namespace, which takes it along
+    whatever happens; answers where that is for us."""
+    there = worker.root / "small"
+    there.mkdir(exist_ok=True)
+    enter = ["nsenter", f"--mount=/proc/{worker.keeper.pid}/ns/mnt"]
+    call(*enter, "mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(there))
+    options = ["--data-root", str(there)]
+
+    def undo() -> None:
+        worker.kill("dockerd")
+        worker.engine_options.clear()
+        call(*enter, "umount", "-l", str(there))
+        worker.start("dockerd")
+
+    lab.undo.append(undo)
+    worker.engine_options.extend(options)
+    worker.restart("dockerd")
+    with worker.engine() as client:
+        image.load(client)
+    return Path(f"/proc/{worker.keeper.pid}/root{there}")
 
 
 GAP = re.compile(rb"\n\[cloudai: gap: [^\n]*\]\n")
