@@ -399,3 +399,75 @@ def log_truncated(lab: Lab) -> None:
     assert b"".join(pieces) == numbers(1, 2000)
     assert pieces in ([numbers(1, 2000)], [numbers(1, 1000), numbers(1001, 2000)])
     lab.settle()
+
+
+REGISTRY = """\
+version: 0.1
+log: {{level: debug}}
+storage: {{filesystem: {{rootdirectory: {folder}}}}}
+http: {{addr: "127.0.0.1:5000"}}
+"""
+
+
+class Registry:
+    """A real registry inside a worker's network, which can die and come back."""
+
+    def __init__(self, lab: Lab, worker: Worker) -> None:
+        self.worker = worker
+        self.log = lab.folder / "registry.log"
+        self.config = lab.folder / "registry.yml"
+        self.config.write_text(REGISTRY.format(folder=lab.folder / "registry"))
+        self.start()
+        lab.undo.append(self.kill)
+
+    def start(self) -> None:
+        network = f"--net=/proc/{self.worker.keeper.pid}/ns/net"
+        words = ["nsenter", network, "docker-registry", "serve", str(self.config)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(words, stdout=log, stderr=log)
+        until(lambda: b"listening on" in self.log.read_bytes(), "the registry listens")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def keep(self, name: str, size: int) -> None:
+        """Has an image with that many bytes that cannot be compressed, and the worker not."""
+        fill = f"head -c {size} /dev/urandom >/blob"
+        run_on(self.worker, "run", "--network", "none", "--name", "big", "alpine", "sh", "-c", fill)
+        run_on(self.worker, "commit", "big", name)
+        run_on(self.worker, "rm", "big")
+        run_on(self.worker, "push", name)
+        run_on(self.worker, "rmi", name)
+
+    def until_asked_for(self, blobs: int) -> None:
+        """That many layers are being sent, or were."""
+        asked = b"GetBlob"
+        until(lambda: self.log.read_bytes().count(asked) >= blobs, "a layer is being sent")
+
+
+@fault(
+    "pull cut and resumed",
+    how="a registry dies in the middle of a layer and comes back; another time the connections to"
+    " the worker die in the middle of one",
+    expected=STILL,
+)
+def pull_cut(lab: Lab) -> None:
+    worker = lab.fleet.workers[0]
+    registry = Registry(lab, worker)
+    laptop = lab.laptop()
+    for number, cut in enumerate((registry.kill, worker.drop_connections)):
+        name = f"127.0.0.1:5000/far:{number}"
+        registry.keep(name, 150_000_000)
+        registry.log.write_bytes(b"")
+        task = post_job(lab, laptop, "echo done", docker_image=name, target=worker.name)
+        registry.until_asked_for(2)  # its description, and the layer that is not there
+        cut()
+        lab.times += 1
+        if registry.process.poll() is not None:
+            registry.start()
+            registry.until_asked_for(1)  # so it was cut
+        assert laptop.ended(task)["status"] == "completed", laptop.task_of(task)
+        assert laptop.log(task) == b"done\n"
+        worker.docker("rmi", name)
+    lab.settle()
