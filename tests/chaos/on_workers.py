@@ -471,3 +471,26 @@ def pull_cut(lab: Lab) -> None:
         assert laptop.log(task) == b"done\n"
         worker.docker("rmi", name)
     lab.settle()
+
+
+@fault(
+    "worker's disk full, the pull",
+    how="an image of 150 MB, an engine whose data is on a file system of 64 MB",
+    expected="failed with the engine's word, and the space is free again; the next task runs",
+)
+def pull_into_full_disk(lab: Lab) -> None:
+    worker = lab.fleet.workers[0]
+    registry = Registry(lab, worker)
+    name = "127.0.0.1:5000/far:big"
+    registry.keep(name, 150_000_000)
+    small_engine(lab, worker)
+    laptop = lab.laptop()
+    wish = {"target": worker.name, "req_storage": "1m"}
+    task = post_job(lab, laptop, "echo never", docker_image=name, **wish)
+    lab.times = 1
+    ended = laptop.ended(task)
+    assert ended["status"] == "failed", ended
+    assert "no space left" in ended["reason"], ended
+    after = post_job(lab, laptop, "echo done", **wish)
+    assert laptop.ended(after)["status"] == "completed", laptop.task_of(after)
+    lab.settle()
