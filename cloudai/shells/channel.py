@@ -36,6 +36,8 @@ WORDS_AT_MOST = 4096
 """Bytes of stderr kept for messages and the debug log."""
 NOISE_AT_MOST = 1024**2
 """Bytes a login shell may print before the script runs."""
+ANSWER_AT_MOST = 64 * 1024**2
+"""Bytes of one whole answer: thousands of containers, each described at length."""
 STRAGGLE = 2.0
 """Seconds without output after which a process that ended counts as done, though a child of it
 still holds its streams open."""
@@ -188,6 +190,11 @@ class Call:
             out += data
             if fd == 0 or ended(nonce, out, len(out) - len(data)):
                 break
+            if len(out) > ANSWER_AT_MOST:
+                raise Indeterminate(
+                    "The worker answers without end",
+                    hint="something there floods the log-in: look at it by `ssh`",
+                )
         if str(words):
             log.debug("stderr of a script: %s", words)
         reply = unframe(nonce, out)

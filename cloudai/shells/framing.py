@@ -45,6 +45,8 @@ from cloudai.shells import Reply
 COMMAND = "exec /bin/sh -s"
 """What is asked of the login shell, whichever it is: nothing in it is special to any."""
 
+NUMBER = re.compile(rb"[0-9]{1,12}")
+
 PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 _-./:=,@+")
 
 
@@ -197,7 +199,7 @@ def unframe(nonce: str, stdout: bytes | bytearray) -> Reply | None:
         return None
     line_end = stdout.find(b"\n", found + len(head))
     digits = bytes(stdout[found + len(head) : line_end]) if line_end >= 0 else b""
-    if not digits.isdigit():
+    if not NUMBER.fullmatch(digits):
         return None
     start = line_end + 1
     stop = start + int(digits)
@@ -205,7 +207,7 @@ def unframe(nonce: str, stdout: bytes | bytearray) -> Reply | None:
     if stdout[stop : stop + len(end)] != end:
         return None
     body, mark, status = bytes(stdout[start:stop]).rpartition(f"\n{nonce} status ".encode())
-    if not mark or not status.isdigit():
+    if not mark or not NUMBER.fullmatch(status):
         return None
     return Reply(int(status), body)
 

@@ -12,7 +12,7 @@ from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Outco
 
 from .containers import sight_of
 from .failures import why_not_started
-from .parts import Parts
+from .parts import Parts, whole_number
 
 NAMES = {"cpu": "CPU", "memory": "memory", "storage": "storage", "gpu": "GPU"}
 UNITS = {"cpu": 1000, "memory": GIB, "storage": GIB, "gpu": 1000}
@@ -39,7 +39,9 @@ def parse_start(text: str, order: Order, *, worker_id: str) -> Outcome | Undo | 
         case "standing" | "ran":
             return _standing(parts, order, worker_id)
         case "refused" if len(rest) == 3 and rest[0] in NAMES:
-            return _refused(parts, rest[0], int(rest[1]), int(rest[2]))
+            available, required = whole_number(rest[1]), whole_number(rest[2])
+            if available is not None and required is not None:
+                return _refused(parts, rest[0], available, required)
         case "image-missing":
             return ImageMissing()
         case "stranger":
@@ -123,12 +125,18 @@ def unenforced(sight: ContainerSight, document: Mapping[str, Any], order: Order)
 
 
 def _devices(document: Mapping[str, Any]) -> set[str]:
-    host = document.get("HostConfig")
     found: set[str] = set()
-    for request in (host or {}).get("DeviceRequests") or []:
-        for device in request.get("DeviceIDs") or []:
+    requests = _part_of(document, "HostConfig").get("DeviceRequests")
+    for request in requests if isinstance(requests, list) else []:
+        devices = request.get("DeviceIDs") if isinstance(request, dict) else None
+        for device in devices if isinstance(devices, list) else []:
             found.add(str(device).removeprefix("nvidia.com/gpu="))
     return found
+
+
+def _part_of(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = document.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _warnings(sight: ContainerSight, order: Order) -> tuple[str, ...]:
@@ -143,8 +151,7 @@ def _warnings(sight: ContainerSight, order: Order) -> tuple[str, ...]:
 def _stranger(parts: Parts, order: Order) -> str:
     document = _document(parts)
     who = str(document.get("Id") or "unknown")[:12]
-    config = document.get("Config")
-    image = (config or {}).get("Image") or "unknown"
+    image = _part_of(document, "Config").get("Image") or "unknown"
     return (
         f"the name {order.assignment_id} is taken by a container that is not cloudai's"
         f" ({who}, image {image}), nothing was touched"
@@ -153,7 +160,7 @@ def _stranger(parts: Parts, order: Order) -> str:
 
 def _failed(parts: Parts, order: Order, worker_id: str) -> CannotStart:
     document = _document(parts)
-    state = document.get("State") or {}
+    state = _part_of(document, "State")
     words = str(state.get("Error") or "") or parts.said("run")
     code = state.get("ExitCode")
     why = why_not_started(words, image=order.spec.image)

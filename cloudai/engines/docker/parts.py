@@ -12,8 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 STATUS = re.compile(r"status (\d{1,3})")
+NUMBER = re.compile(r"[0-9]{1,18}")
 TOO_LATE = (None, 124, 137, 142, 143)
 """Statuses of a command that its deadline ended."""
+
+
+def whole_number(text: str) -> int | None:
+    """A number of at most eighteen ASCII digits; anything else, however much, is none."""
+    return int(text) if NUMBER.fullmatch(text) else None
 
 
 class Parts:
@@ -37,7 +43,7 @@ class Parts:
         """Its exit status; ``None`` where it did not end in time, or was not asked."""
         lines = self._lines.get(name, [])
         match = STATUS.fullmatch(lines[-1]) if lines else None
-        return int(match[1]) if match else None
+        return whole_number(match[1]) if match else None
 
     def said(self, name: str) -> str:
         """Its words, for people: what is not JSON, without Docker's advice on its own usage."""

@@ -14,7 +14,7 @@ from cloudai.core.model import EngineFacts, Gpu, GpuProcess, WorkerSight, Worker
 
 from .command import OPEN_FILES
 from .containers import sight_of
-from .parts import TOO_LATE, Parts
+from .parts import TOO_LATE, Parts, whole_number
 
 CDI_BY_GPUS = 29
 """The engine version from which ``--gpus`` itself goes through CDI (facts, 21)."""
@@ -190,19 +190,19 @@ def parse_gpus(lines: Sequence[str]) -> tuple[tuple[Gpu, ...], str]:
                     uuid=uuid,
                     index=_number(index),
                     model=html.unescape(" ".join(model)),
-                    memory=_maybe(memory),
-                    memory_used=_maybe(used),
-                    utilisation=_maybe(use),
-                    temperature=_maybe(heat),
+                    memory=whole_number(memory),
+                    memory_used=whole_number(used),
+                    utilisation=whole_number(use),
+                    temperature=whole_number(heat),
                     mig_parent=None if parent == "-" else parent,
                     error=None if error == "-" else error,
                 )
-            case ["proc", uuid, pid, kind, memory, container, user, *name] if pid.isdecimal():
+            case ["proc", uuid, pid, kind, memory, container, user, *name] if whole_number(pid):
                 processes.setdefault(uuid, []).append(
                     GpuProcess(
-                        pid=int(pid),
+                        pid=_number(pid),
                         name=html.unescape(" ".join(name)),
-                        memory=_maybe(memory),
+                        memory=whole_number(memory),
                         user=None if user == "-" else user,
                         container=None if container == "-" else container,
                         graphics=kind == "G",
@@ -217,12 +217,8 @@ def parse_gpus(lines: Sequence[str]) -> tuple[tuple[Gpu, ...], str]:
 # --- numbers that a worker sent
 
 
-def _maybe(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
-
-
 def _number(text: str) -> int:
-    return _maybe(text) or 0
+    return whole_number(text) or 0
 
 
 def _numbers(text: str, count: int) -> list[int]:

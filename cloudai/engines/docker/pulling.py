@@ -10,6 +10,7 @@ from cloudai.core.model import MIB
 from cloudai.engines import PullProgress
 
 from .failures import why_not_pulled
+from .parts import whole_number
 
 LAYER = re.compile(r"([0-9a-f]{12}): (.+)")
 HAVE = ("Pull complete", "Already exists", "Download complete", "Verifying Checksum")
@@ -34,11 +35,12 @@ class Pull:
         """Takes one line; what to tell people, if that is news. Raises ``EngineFailed`` when
         nothing has moved for too long."""
         word, _, rest = text.partition(" ")
-        if word == "tick" and rest.isdecimal():
-            self._tick(int(rest))
+        number = whole_number(rest)
+        if word == "tick" and number is not None:
+            self._tick(number)
             return None
-        if word == "done" and rest.isdecimal():
-            self.status = int(rest)
+        if word == "done" and number is not None:
+            self.status = number
             return None
         if not text.strip():
             return None
