@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 from .faults import fault
 from .lab import Lab, Laptop, until
@@ -63,7 +64,7 @@ def eight_controllers(lab: Lab) -> None:
                 "target": worker.name,
                 "idempotency_key": str(number),
             }
-            until(lambda: laptop.post(body), "it is acknowledged")  # noqa: B023
+            until(partial(laptop.post, body), "it is acknowledged")
 
     threads = [
         threading.Thread(target=submit, args=(laptop, mine)) for mine, laptop in enumerate(laptops)

@@ -369,7 +369,7 @@ def log_rotated(lab: Lab) -> None:
     log = Path(run_on(worker, "inspect", "-f", "{{.LogPath}}", lab.container(worker, task)))
     follower = laptop.start("logs", "-f", task, stdout=(laptop.folder / "followed").open("wb"))
     for files in (1, 2):
-        until(lambda: log.with_name(f"{log.name}.{files}").exists(), "it is rotated")  # noqa: B023
+        until(log.with_name(f"{log.name}.{files}").exists, "it is rotated")
         worker.drop_connections()
         lab.times += 1
     assert laptop.ended(task)["status"] == "completed"

@@ -10,7 +10,7 @@ from cloudai.core.errors import EngineFailed, Indeterminate
 from cloudai.core.model import GIB, ContainerSight, Phase
 from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Outcome, Running
 
-from .containers import sight_of
+from .containers import mapping, sight_of
 from .failures import why_not_started
 from .parts import Parts, whole_number
 
@@ -126,17 +126,12 @@ def unenforced(sight: ContainerSight, document: Mapping[str, Any], order: Order)
 
 def _devices(document: Mapping[str, Any]) -> set[str]:
     found: set[str] = set()
-    requests = _part_of(document, "HostConfig").get("DeviceRequests")
+    requests = mapping(document.get("HostConfig")).get("DeviceRequests")
     for request in requests if isinstance(requests, list) else []:
         devices = request.get("DeviceIDs") if isinstance(request, dict) else None
         for device in devices if isinstance(devices, list) else []:
             found.add(str(device).removeprefix("nvidia.com/gpu="))
     return found
-
-
-def _part_of(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = document.get(name)
-    return part if isinstance(part, dict) else {}
 
 
 def _warnings(sight: ContainerSight, order: Order) -> tuple[str, ...]:
@@ -151,7 +146,7 @@ def _warnings(sight: ContainerSight, order: Order) -> tuple[str, ...]:
 def _stranger(parts: Parts, order: Order) -> str:
     document = _document(parts)
     who = str(document.get("Id") or "unknown")[:12]
-    image = _part_of(document, "Config").get("Image") or "unknown"
+    image = mapping(document.get("Config")).get("Image") or "unknown"
     return (
         f"the name {order.assignment_id} is taken by a container that is not cloudai's"
         f" ({who}, image {image}), nothing was touched"
@@ -160,7 +155,7 @@ def _stranger(parts: Parts, order: Order) -> str:
 
 def _failed(parts: Parts, order: Order, worker_id: str) -> CannotStart:
     document = _document(parts)
-    state = _part_of(document, "State")
+    state = mapping(document.get("State"))
     words = str(state.get("Error") or "") or parts.said("run")
     code = state.get("ExitCode")
     why = why_not_started(words, image=order.spec.image)

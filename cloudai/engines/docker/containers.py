@@ -25,7 +25,7 @@ KILLED = 137
 def sight_of(document: Mapping[str, object]) -> ContainerSight | None:
     """One container of ours, or ``None`` for anything that is not: no labels of ours, a name
     other than its assignment label says, or no state that can be understood. Never raises."""
-    config, state = _mapping(document.get("Config")), _mapping(document.get("State"))
+    config, state = mapping(document.get("Config")), mapping(document.get("State"))
     named = _texts(config.get("Labels"))
     assignment_id = name_of(document)
     container_id = _text(document.get("Id"))
@@ -57,7 +57,7 @@ def sight_of(document: Mapping[str, object]) -> ContainerSight | None:
         error=error,
         image=_text(config.get("Image")),
         argv=(*_words(config.get("Entrypoint")), *_words(config.get("Cmd"))),
-        limits=_limits(_mapping(document.get("HostConfig"))),
+        limits=_limits(mapping(document.get("HostConfig"))),
     )
 
 
@@ -160,14 +160,15 @@ def _count(value: object) -> int:
     return min(max(value, 0), LARGEST)
 
 
-def _mapping(value: object) -> Mapping[str, object]:
+def mapping(value: object) -> Mapping[str, object]:
+    """The value where it is an object of JSON; an empty one where it is anything else."""
     return value if isinstance(value, Mapping) else {}
 
 
 def _texts(value: object) -> dict[str, str]:
     return {
         key: text
-        for key, text in _mapping(value).items()
+        for key, text in mapping(value).items()
         if isinstance(key, str) and isinstance(text, str)
     }
 
