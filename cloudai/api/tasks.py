@@ -56,6 +56,7 @@ async def in_full(desk: Desk, task: Task) -> shapes.Json:
     events = await desk.service.in_thread(store.events, task.id)
     return {
         **shape(desk, task),
+        "hint": await desk.symptom(task),
         "docker_run": desk.preview(task),
         "assignments": [shapes.assignment(one) for one in assignments],
         "events": [{**asdict(one), "at": shapes.moment(one.at)} for one in events],

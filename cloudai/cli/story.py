@@ -43,6 +43,7 @@ def _fields(task: Task) -> list[tuple[str, object]]:
         ("Task", task["task_id"] + named),
         ("Status", _status(task)),
         ("Why", task["reason"]),
+        ("Hint", task.get("hint")),
         ("Last seen", _unreachable(task)),
         ("User", task["user_id"]),
         ("Image", task["docker_image"]),

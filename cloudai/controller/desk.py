@@ -5,6 +5,7 @@ a container. The tasks' own verbs are the service's.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ from cloudai.core.errors import (
 )
 from cloudai.core.lifecycle import StopAsked
 from cloudai.core.lost import marked_lost
-from cloudai.core.model import OnLost, State, Task, WorkerSpec
+from cloudai.core.model import Assignment, OnLost, State, Task, WorkerSpec
+from cloudai.core.symptoms import TELLING, symptom
 from cloudai.crash import point
 from cloudai.engines import Engine, Finding, Order, Usage
 from cloudai.inventory import add_worker, plan_worker, remove_worker
@@ -40,6 +42,8 @@ from .fleet import holds_by_worker
 from .home import examine_home
 from .link import Link, Reach
 from .loop import Controller
+
+log = logging.getLogger(__name__)
 
 FRESH = timedelta(seconds=5)
 """How old what is known of a worker may be before a list of workers has it looked at again."""
@@ -283,6 +287,23 @@ class Desk:
         if not follow or has_container_or_end(task):
             await self._catch_up(task)
         return self._stream_log(task, since, tail, follow=follow, marks=marks)
+
+    async def symptom(self, task: Task) -> str:
+        """What the end of a failed task's log, as far as it is home, says about its worker."""
+        if task.state is not State.FAILED or task.assignment is None:
+            return ""
+        try:
+            end = await asyncio.to_thread(self._end_of_log, task.assignment)
+        except StoreFailed as error:
+            log.warning("the end of the log of %s: %s", task.id, error)
+            return ""
+        return symptom(task, end)
+
+    def _end_of_log(self, held: Assignment) -> bytes:
+        archive = self.service.archive
+        size = archive.size(held.task_id, held.number)
+        begin = max(0, size - TELLING)
+        return b"".join(archive.read_from(held.task_id, held.number, begin, marks=False))
 
     async def _catch_up(self, task: Task) -> None:
         try:

@@ -29,9 +29,12 @@ _DOCKER_SIZE = re.compile(
 _POWERS = {unit: 1024**power for power, unit in enumerate("kmgtp", start=1)}
 _SECONDS = {
     **{"w": Decimal(604_800), "d": Decimal(86_400), "h": Decimal(3600), "m": Decimal(60)},
-    **{"s": Decimal(1), "ms": Decimal("0.001")},
+    **{"s": Decimal(1), "ms": Decimal("1e-3"), "ns": Decimal("1e-9")},
+    # The micro sign, and the letter that looks like it.
+    **dict.fromkeys(("us", "\u00b5s", "\u03bcs"), Decimal("1e-6")),
 }
-_DURATION = re.compile("".join(rf"(?:([0-9]+(?:\.[0-9]+)?){unit})?" for unit in _SECONDS))
+_PART = re.compile(rf"([0-9]+\.?[0-9]*|\.[0-9]+)({'|'.join(sorted(_SECONDS, reverse=True))})")
+_DURATION = re.compile(rf"\+?(?:{_PART.pattern})+")
 _CLOCK = re.compile(r"(?:([0-9]{1,4})-)?([0-9]{1,4}):([0-5][0-9]):([0-5][0-9])")
 _MOMENT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -144,8 +147,9 @@ def parse_gpus(value: object, *, what: str) -> int:
 
 
 def parse_duration(value: object, *, what: str = "duration") -> float:
-    """Seconds: ``45``, ``45s``, ``90m``, ``1h30m``, ``2d``, ``1.5h``, ``1:30:00``,
-    ``2-00:00:00``. Zero is a duration; more than ten years is not. Raises ``InvalidInput``.
+    """Seconds: what Docker reads (``45s``, ``90m``, ``1h30m``, ``1.5h``), and ``45``, ``2d``,
+    ``1w``, ``1:30:00``, ``2-00:00:00``. Zero is a duration; more than ten years is not. Raises
+    ``InvalidInput``.
     """
     right = "give seconds, or a duration such as 45s, 90m, 1h30m or 2d"
     if isinstance(value, str) and not _NUMBER.fullmatch(value[:65]):
@@ -168,11 +172,9 @@ def _written_duration(text: str) -> Decimal | None:
     if clock := _CLOCK.fullmatch(text):
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
         return Decimal(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-    parts = _DURATION.fullmatch(text)
-    if parts is None:
+    if not _DURATION.fullmatch(text):
         return None
-    of_units = zip(parts.groups(), _SECONDS.values(), strict=True)
-    return sum((Decimal(part or 0) * unit for part, unit in of_units), Decimal(0))
+    return sum((Decimal(part) * _SECONDS[unit] for part, unit in _PART.findall(text)), Decimal(0))
 
 
 def parse_since(text: str, now: datetime, *, what: str = "since") -> int:

@@ -189,8 +189,8 @@ def post_job(lab: Lab, laptop: Laptop, command: str, **more: object) -> str:
 @fault(
     "GPUs lost inside a running container",
     how="the worker's driver is gone while a job runs, whose own calls then fail as NVML's do",
-    expected="it stays running while its process does; failed with its own exit code, and its"
-    " whole log; with the driver back the next one gets its GPU",
+    expected="it stays running while its process does; failed with its own exit code, its"
+    " whole log and a hint what took its GPUs; with the driver back the next one gets its GPU",
 )
 def gpus_lost(lab: Lab) -> None:
     worker = lab.fleet.gpu_worker
@@ -211,6 +211,7 @@ def gpus_lost(lab: Lab) -> None:
     ended = laptop.ended(task)
     assert (ended["status"], ended["exit_code"]) == ("failed", 1), ended
     assert laptop.log(task) == f"began\n{error}\n".encode()
+    assert "lost its GPUs" in laptop.task_of(task)["hint"]
     assert laptop.task_of(after)["status"] == "queued"
     worker.gpus.reset()
     assert laptop.ended(after)["status"] == "completed"

@@ -1,5 +1,6 @@
 """Quantities as people write them. ``tests/data/sizes.json`` carries the verdicts of the tests of
-docker/go-units (Apache-2.0), RAMInBytes: what Docker reads for ``--memory``."""
+docker/go-units (Apache-2.0), RAMInBytes: what Docker reads for ``--memory``;
+``tests/data/durations.json`` what the docker command itself said."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from cloudai.core.errors import InvalidInput
 from cloudai.core.model import GIB, MIB, Resources
 from cloudai.core.units import (
+    MOST_SECONDS,
     PIB,
     parse_amount,
     parse_cpus,
@@ -26,7 +28,11 @@ from cloudai.core.units import (
     show_gib,
 )
 
-SIZES = json.loads((Path(__file__).parents[1] / "data" / "sizes.json").read_text())
+DATA = Path(__file__).parents[1] / "data"
+SIZES = json.loads((DATA / "sizes.json").read_text())
+DURATIONS = json.loads((DATA / "durations.json").read_text())
+OURS_ALONE = {"45", "1", "1.5", "2d", "1w", "1d12h", "1:30:00"}
+"""Durations that Docker does not know: bare seconds, days, weeks, a clock."""
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
 # Asked of the docker command itself (28.2).
@@ -151,8 +157,25 @@ def test_durations(value: object, seconds: float) -> None:
     assert parse_duration(value) == seconds
 
 
+@pytest.mark.parametrize("case", DURATIONS["valid"], ids=lambda case: case["text"])
+def test_durations_are_dockers(case: dict[str, object]) -> None:
+    nanoseconds = case["nanoseconds"]
+    assert isinstance(nanoseconds, int)
+    if nanoseconds > MOST_SECONDS * 10**9:
+        with pytest.raises(InvalidInput, match="more than ten years"):
+            parse_duration(case["text"])
+    else:
+        assert parse_duration(case["text"]) == nanoseconds / 10**9
+
+
+@pytest.mark.parametrize("text", sorted(set(DURATIONS["invalid"]) - OURS_ALONE))
+def test_durations_that_docker_refuses_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_duration(text)
+
+
 @pytest.mark.parametrize(
-    "value", ["", "m", "1m1h", "1h 30m", "-5m", "-5", "nan", "1:30", "90 minutes", "4000d", True]
+    "value", ["", "m", "1h 30m", "-5m", "-5", "nan", "1:30", "90 minutes", "4000d", True]
 )
 def test_durations_refused(value: object) -> None:
     with pytest.raises(InvalidInput, match=r"^time_limit: .*such as 45s, 90m"):
