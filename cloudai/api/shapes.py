@@ -235,6 +235,7 @@ def _reservation(container: ContainerSight, usage: Usage | None, store_id: str) 
         "cpus": container.held.cpus,
         "memory": gib(container.held.memory),
         "storage": gib(container.held.storage),
+        "req_gpu": container.held.gpus,
         "gpus": list(container.gpus),
         "since": moment(container.started_at),
         "phase": str(container.phase),

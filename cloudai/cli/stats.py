@@ -170,7 +170,7 @@ def _print_reservations(worker: Worker) -> None:
             _with_unit(one["cpu_percent"], "%"),
             amount(one["memory"], 2),
             amount(one["memory_used"], 2),
-            str(len(one["gpus"])) if one["gpus"] else NOTHING,
+            amount(one["req_gpu"], 2) if one["gpus"] else NOTHING,
             age(one["since"]),
             (one["name"] or NOTHING) + ("" if one["mine"] else " (another cloudai's)"),
         ]

@@ -528,6 +528,7 @@ def test_stats_tells_a_worker_in_depth(cloudai: Cloudai, stub: StubController) -
                 "cpus": 4.0,
                 "memory": 8.0,
                 "storage": 1.0,
+                "req_gpu": 0.5,
                 "gpus": ["GPU-00000000"],
                 "since": ago(minutes=5),
                 "phase": "running",
@@ -556,7 +557,7 @@ def test_stats_tells_a_worker_in_depth(cloudai: Cloudai, stub: StubController) -
     ):
         assert words in out
     row = next(line for line in out.splitlines() if line.startswith("task-1 "))
-    assert row.split()[:8] == ["task-1", "ann", "4", "97%", "8", "3.5", "1", "5min"]
+    assert row.split()[:8] == ["task-1", "ann", "4", "97%", "8", "3.5", "0.5", "5min"]
 
 
 def test_stats_of_a_worker_not_seen_yet(cloudai: Cloudai, stub: StubController) -> None:
