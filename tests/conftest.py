@@ -4,12 +4,16 @@ which it cannot start fails the tests, with the reason.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.fleet_lab import Fleet, FleetError
 from tests.fleet_lab.fleet import reserved_root
+
+# A run that a shell put in the background is deaf to Ctrl-C, and so is everything it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
