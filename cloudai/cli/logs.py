@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .options import common, task_argument
-from .output import on_terminal
+from .output import on_terminal, tell
 from .session import Session
 
 
@@ -33,13 +33,17 @@ def logs_command(
     from cloudai.client import task_path
 
     from .following import log, until
+    from .story import unreachable
     from .writing import LogWriter
 
     if raw and on_terminal():
         raise click.UsageError("--raw is for pipes and files: on a terminal logs are made safe.")
     client = session.client
-    while follow and until(client, task, "started")["status"] in ("queued", "starting"):
-        pass
+    if follow:
+        while (found := until(client, task, "started"))["status"] in ("queued", "starting"):
+            pass
+        if away := unreachable(found):
+            tell(away)
     with LogWriter() as writer:
         if follow and tail is None and since is None:
             for chunk in log(client, task):

@@ -44,7 +44,7 @@ def _fields(task: Task) -> list[tuple[str, object]]:
         ("Status", _status(task)),
         ("Why", task["reason"]),
         ("Hint", task.get("hint")),
-        ("Last seen", _unreachable(task)),
+        ("Last seen", unreachable(task)),
         ("User", task["user_id"]),
         ("Image", task["docker_image"]),
         ("Command", task["command"] or "(the image's own)"),
@@ -79,7 +79,8 @@ def _status(task: Task) -> str:
     return words + (" (dispatched)" if task["direct"] else "")
 
 
-def _unreachable(task: Task) -> str | None:
+def unreachable(task: Task) -> str | None:
+    """That its worker is out of reach, and since when; ``None`` where it is not."""
     seen = task.get("worker_seen") or {}
     if seen.get("reachable", True) or is_final(task):
         return None

@@ -281,11 +281,12 @@ class Desk:
         marks: bool = True,
     ) -> AsyncGenerator[bytes, None]:
         """A task's log as the container wrote it: what is home, what is new on the worker, and
-        with ``follow`` what is still to come. ``since`` in nanoseconds. Raises before the first
-        byte when the worker cannot be reached and nothing is home. ``marks``: with a line
-        where something is missing."""
+        with ``follow`` what is still to come, however long its worker is away. ``since`` in
+        nanoseconds. Raises before the first byte when the worker cannot be reached and nothing
+        is home, unless there is more to follow. ``marks``: with a line where something is
+        missing."""
         if not follow or has_container_or_end(task):
-            await self._catch_up(task)
+            await self._catch_up(task, follow=follow)
         return self._stream_log(task, since, tail, follow=follow, marks=marks)
 
     async def symptom(self, task: Task) -> str:
@@ -305,11 +306,14 @@ class Desk:
         begin = max(0, size - TELLING)
         return b"".join(archive.read_from(held.task_id, held.number, begin, marks=False))
 
-    async def _catch_up(self, task: Task) -> None:
+    async def _catch_up(self, task: Task, *, follow: bool) -> None:
         try:
             await self.controller.collector.catch_up(task)
-        except (WorkerUnreachable, LogUnreadable, StoreFailed):
+        except (WorkerUnreachable, LogUnreadable, StoreFailed) as error:
             assert task.assignment is not None
+            away = isinstance(error, WorkerUnreachable)
+            if follow and away and not task.state.final:
+                return
             if not self.service.archive.size(task.id, task.assignment.number):
                 raise
 
@@ -318,7 +322,7 @@ class Desk:
     ) -> AsyncGenerator[bytes, None]:
         while follow and not has_container_or_end(task):
             task = await self.controller.wait_for(task.id, has_container_or_end, timeout=60)
-            await self._catch_up(task)
+            await self._catch_up(task, follow=True)
         if task.assignment is None:
             return
         key = (task.id, task.assignment.number)

@@ -14,9 +14,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.fleet.cloudai_home import Done, Home
 from tests.fleet_lab import Fleet
@@ -40,12 +41,16 @@ echo ended >>/w/{name}
 HELD = "while [ -e /w/hold ]; do sleep 0.2; done"
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
-    """Waits until the condition holds; fails when it does not."""
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:
+    """What the condition answers once it holds; fails when it does not."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (answer := condition()):
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.1)
+    return answer
 
 
 class Laptop(Home):
@@ -114,11 +119,8 @@ class Laptop(Home):
             "idempotency_key": name,
         }
         task_id = self.post(body, **more)
-        for _ in range(20):
-            if task_id or not insist:
-                break
-            task_id = self.post(body)
-        assert task_id or not insist, f"{name} was never acknowledged"
+        if insist and not task_id:
+            task_id = until(partial(self.post, body), f"{name} is acknowledged")
         if task_id:
             self.names[name] = task_id
             self.lab.jobs[task_id] = name

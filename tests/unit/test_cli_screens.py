@@ -107,6 +107,15 @@ def test_the_same_key_again_says_that_nothing_is_new(
     assert "was there before" in cloudai("task", "alpine", "--idempotency-key", "k").out
 
 
+def test_who_follows_a_worker_out_of_reach_is_told(cloudai: Cloudai, stub: StubController) -> None:
+    away = {"reachable": False, "since": ago(minutes=5)}
+    stub.on(f"GET /tasks/{TASK_ID}", make_running(worker_seen=away))
+    stub.on(LOGS, Reply(chunks=[b"later\n"]))
+    result = cloudai("logs", "-f", TASK_ID)
+    assert result.out == "later\n"
+    assert "has not been reached" in result.err
+
+
 def test_a_dry_run_queues_nothing_and_says_so(cloudai: Cloudai, stub: StubController) -> None:
     stub.on(SUBMIT, make_task(**PREVIEWED))
     result = cloudai("task", "worker-1", "alpine", "--dry-run")

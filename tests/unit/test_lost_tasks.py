@@ -14,7 +14,7 @@ from cloudai.controller import link as link_module
 from cloudai.controller.desk import has_ended
 from cloudai.controller.link import Reach
 from cloudai.controller.orphans import Orphans
-from cloudai.core.errors import AuthenticationFailed, Conflict, InvalidInput
+from cloudai.core.errors import AuthenticationFailed, Conflict, InvalidInput, WorkerUnreachable
 from cloudai.core.lifecycle import RESTARTED
 from cloudai.core.model import State, Task
 from cloudai.core.reconcile import NO_RECORD
@@ -107,6 +107,22 @@ async def test_fail_gives_it_up_and_what_comes_back_is_brought_home(two: LostBen
         assert await two.log(task) == b"still at it\n"
         after = await two.service.find(task.id)
         assert (after.state, after.exit_code) == (State.FAILED, None)
+
+
+async def test_who_follows_a_log_waits_for_its_worker(one: LostBench) -> None:
+    async with one.running():
+        task = await one.reach(await one.submit(), State.RUNNING)
+        name = task.assignment.id
+        await one.lose("w1")
+        with pytest.raises(WorkerUnreachable):
+            await one.log(task)
+        stream = await one.desk.logs(await one.service.find(task.id), follow=True)
+        one.workers["w1"].write(name, b"one\n")
+        one.engines["w1"].come_back()
+        async with asyncio.timeout(SECONDS):
+            assert await anext(stream) == b"one\n"
+            one.workers["w1"].finish(name, 0)
+            assert [chunk async for chunk in stream] == []
 
 
 async def _has(bench: LostBench, task: Task, what: str) -> bool:
