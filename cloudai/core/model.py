@@ -15,6 +15,10 @@ from enum import StrEnum
 GIB = 1024**3
 MIB = 1024**2
 
+LOWEST_PRIORITY, NORMAL_PRIORITY, HIGHEST_PRIORITY = 0, 50, 100
+PRIORITIES = {"low": 25, "normal": NORMAL_PRIORITY, "high": 75, "urgent": HIGHEST_PRIORITY}
+"""What people call them."""
+
 
 class State(StrEnum):
     """Where a task stands. *Why* it stands there is a separate field."""
@@ -49,6 +53,48 @@ class OnLost(StrEnum):
     REQUEUE = "requeue"
     """Run elsewhere. The lost one may still run where nobody can see it: twice at once."""
     FAIL = "fail"
+
+
+class Strategy(StrEnum):
+    """How the workers that could take a task are ranked (seed 004)."""
+
+    SPREAD = "spread"
+    """The worker with the fewest tasks."""
+    LOAD_BALANCED = "load_balanced"
+    """The worker that is the least busy, as measured, not only as reserved."""
+    PERFORMANCE_OPTIMIZED = "performance_optimized"
+    """The fastest: by past runs of the same kind, else by its GPUs and cores."""
+    NODE_SPECIFIC = "node_specific"
+    """Only the nodes that are named; among them as ``spread``."""
+    BINPACK = "binpack"
+    """Where the least is lost for others: keeps whole GPUs and big workers free."""
+
+
+class Placement(StrEnum):
+    """How the tasks of a placement group lie (seed 004)."""
+
+    PACK = "pack"
+    """On as few workers as possible."""
+    SPREAD = "spread"
+    """On as many workers as possible."""
+    STRICT_PACK = "strict_pack"
+    """All on one worker, or not at all."""
+    STRICT_SPREAD = "strict_spread"
+    """Each on a worker of its own, or not at all."""
+
+
+class Cause(StrEnum):
+    """Why an assignment ended badly: what ``--retries`` can be limited to."""
+
+    EXIT = "exit"
+    """An exit code other than 0."""
+    OOM = "oom"
+    LOST = "lost"
+    """Its worker was given up, or has no record of how it ended."""
+    START = "start"
+    """It could not be started there."""
+    PULL = "pull"
+    """Its image could not be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +179,10 @@ class WorkerSpec:
     """Kept free of tasks, for the people who work on that host."""
     max_gpus: int | None = None
     """At most so many of its GPUs for tasks; ``None``: all of them."""
+    min_free_gpus: int = 0
+    """So many GPUs that nobody uses are left for people, whatever tasks wait."""
+    tasks_per_gpu: int | None = None
+    """At most so many tasks share one GPU; ``None``: as many as their shares allow."""
     gpu_idle_memory: int = 512 * MIB
     """Bytes in use on a GPU up to which it still counts as idle (a desktop's share)."""
     engine: str = "docker"
@@ -176,6 +226,8 @@ class Gpu:
     """Percent."""
     temperature: int | None = None
     """Degrees Celsius."""
+    clock: int | None = None
+    """The most its SM clock can be, in MHz."""
     mig_parent: str | None = None
     """UUID of the physical GPU when this is a MIG instance."""
     processes: tuple[GpuProcess, ...] = ()
@@ -209,6 +261,8 @@ class ContainerSight:
     held: Resources = Resources()
     gpus: tuple[str, ...] = ()
     """UUIDs it was given."""
+    gpu_memory: int | None = None
+    """Bytes it may use on each of them, as its owner declared."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     """``None``: it never started, whatever its exit code says (facts, 16)."""
@@ -279,6 +333,8 @@ class WorkerSight:
     gpu_trouble: str = ""
     """Why GPUs could not be read (nvidia-smi hung, failed), empty when all is well."""
     containers: tuple[ContainerSight, ...] = ()
+    images: frozenset[str] = frozenset()
+    """Names of images it has, as ``docker run`` would be given them (``alpine:latest``)."""
 
 
 # ------------------------------------------------------------------ what people want
@@ -315,6 +371,36 @@ class TaskSpec:
     on_lost: OnLost = OnLost.WAIT
     lost_after: float = 600.0
     """Seconds out of reach after which ``on_lost`` applies; see ``core.lost``."""
+    priority: int = NORMAL_PRIORITY
+    """0 to 100; higher goes first."""
+    strategy: Strategy | None = None
+    """``None``: the fleet's default."""
+    nodes: tuple[str, ...] = ()
+    """Only workers with one of these ids, labels (``zone=lab``) or pools (groups) will do."""
+    gpu_model: str | None = None
+    """Only GPUs with this in their model's name will do (``a100``)."""
+    gpu_memory: int | None = None
+    """Bytes that each GPU must have for it; a share holds so many of its device."""
+    require: tuple[str, ...] = ()
+    """Expressions that a worker must meet; see ``core.labels``."""
+    avoid: tuple[str, ...] = ()
+    """Expressions that a worker must not meet."""
+    near: tuple[str, ...] = ()
+    """Only workers on which one of these tasks (ids, names) is."""
+    apart: tuple[str, ...] = ()
+    """No worker on which one of these tasks (ids, names) is."""
+    preemptible: bool = False
+    """May be put back in the queue for a task of higher priority, or for a reservation."""
+    retries: int = 0
+    """How often it is tried again after it ended badly."""
+    retry_on: tuple[str, ...] = ()
+    """Causes, or exit codes, for which it is; empty: any."""
+    group: str | None = None
+    """The placement group it is one of: all of them are placed, or none is."""
+    group_size: int = 1
+    group_rank: int = 0
+    """0 to ``group_size - 1``."""
+    placement: Placement = Placement.PACK
 
     @property
     def command(self) -> str:
@@ -366,6 +452,12 @@ class Task:
     """While stopping: why. Empty means the user cancelled."""
     assignment: Assignment | None = None
     """The present or last one."""
+    failures: int = 0
+    """How often it ended badly and was tried again."""
+    not_before: datetime | None = None
+    """While queued: it is not placed earlier (it failed, and is given time)."""
+    requeue: bool = False
+    """While stopping: it goes back to the queue, since its place is needed."""
 
     @property
     def worker_id(self) -> str | None:
