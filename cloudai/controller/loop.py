@@ -253,36 +253,54 @@ class Controller:
     # ---------------------------------------------------------------- placing
 
     async def _schedule(self, active: list[Task]) -> None:
-        queue = [
+        waiting = [
             task
             for task in active
             if task.state is State.QUEUED and not task.direct and task.id not in self._busy
         ]
-        unfinished = {task.id for task in active}
+        moment, unfinished = now(), {task.id for task in active}
         self._refused = {key: one for key, one in self._refused.items() if key[0] in unfinished}
-        refused = {key: one.why for key, one in self._refused.items() if self._counts(key[1], one)}
-        places = self.fleet.places(active, self.draining)
-        plan = schedule(Snapshot(queue, places, refused))
-        self.waiting = dict(plan.waiting)
-        by_id = {task.id: task for task in queue}
-        for task_id, worker_id in plan.placements:
-            await self.place(by_id[task_id], worker_id)
+        self.planner.follow_policy(self.policy)
+        self.planner.follow(
+            active,
+            store_id=self.service.store.id,
+            closed=self._closed(),
+            reserved=self.reserved(),
+        )
+        self.planner.queue(waiting, self._refusals(), moment)
+        plan = self.planner.plan(moment)
+        self.waiting = plan.waiting
+        by_id = {task.id: task for task in active}
+        self.groups.laid_out(plan, by_id)
+        for placing in plan.placements:
+            await self.place(by_id[placing.task_id], placing.worker_id)
+        for victim in plan.preempt:
+            await self._stop_for_another(by_id.get(victim.task_id), victim.reason)
+        for task, why in self.groups.half_started(active, set(self._busy)):
+            await self._stop_for_another(task, why)
+
+    async def _stop_for_another(self, task: Task | None, why: str) -> None:
+        """It goes back to the queue once it has ended."""
+        if task is not None:
+            log.info("%s: %s", task.id, why)
+            await self.service.record(task, StopAsked(at=now(), reason=why, requeue=True))
+
+    def _closed(self) -> dict[str, str]:
+        """Workers that take no tasks though they can be reached, and why."""
+        return {**self.setbacks.set_aside(), **dict.fromkeys(self.draining, "draining")}
+
+    def _refusals(self) -> dict[str, dict[str, str]]:
+        """task -> worker -> why it did not admit it a moment ago."""
+        refusals: dict[str, dict[str, str]] = {}
+        for (task_id, worker_id), one in self._refused.items():
+            if self._counts(worker_id, one):
+                refusals.setdefault(task_id, {})[worker_id] = one.why
+        return refusals
 
     def _counts(self, worker_id: str, refusal: Refusal) -> bool:
         link = self.fleet.get(worker_id)
         freed = link is not None and link.freed_at > refusal.at
         return not freed and time.monotonic() < refusal.at + refusal.pause
-
-    def _could_go(self, task: Task) -> set[str]:
-        """Reachable workers on which the task would fit if nothing else were there."""
-        open_places = self.fleet.places((), self.draining)
-        return {
-            place.worker_id
-            for place in open_places
-            if place.free is not None
-            and task.spec.target in (None, place.worker_id)
-            and place.free.could_hold(task.spec.resources)
-        }
 
     async def place(self, task: Task, worker_id: str) -> Task | None:
         """Commits a task to a worker, then starts it there."""

@@ -25,7 +25,7 @@ from cloudai.core.model import (
     Resources,
     WorkerSight,
 )
-from cloudai.core.schedule import insufficient
+from cloudai.core.wording import insufficient
 
 from . import Happening, LogRecord, NotAdmitted, Order
 

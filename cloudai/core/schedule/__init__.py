@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from cloudai.core.policy import Policy
 
 from .board import Board
-from .explain import Because, Why, amount, insufficient, why
+from .explain import Because, Why, why
 from .ranking import Ranking
 from .snapshot import (
     Ask,
@@ -51,10 +51,8 @@ __all__ = [
     "Shape",
     "Use",
     "Why",
-    "amount",
     "ask_of",
     "empty_place",
-    "insufficient",
     "schedule",
     "shape_of",
     "why",

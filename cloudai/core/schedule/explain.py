@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, floor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from cloudai.core.capacity import WHOLE, Free, Use, outsiders
 from cloudai.core.gpus import ANY
 from cloudai.core.model import Resources
+from cloudai.core.wording import amount, insufficient
 
 from .keeps import Keep, keep_for
 from .snapshot import Ask, Running
@@ -239,25 +239,6 @@ def _kept_from(board: Board, ask: Ask, i: int, now: float) -> str:
 
 
 # ---------------------------------------------------------------- words
-
-
-def insufficient(what: str, available: float, required: float) -> str:
-    """Seed 000's words: ``Insufficient CPU: worker has 4.0 available, task requires 100.0``."""
-    return (
-        f"Insufficient {what}: worker has {amount(available, down=True)} available,"
-        f" task requires {amount(required)}"
-    )
-
-
-def amount(value: float, *, down: bool = False) -> str:
-    """One decimal where that is the truth, else as many as it takes, at most three.
-
-    What is available is rounded down, so that a message never says that 0.5 of 0.5 is too
-    little.
-    """
-    thousandths = floor(value * 1000 + 1e-6) if down else ceil(value * 1000 - 1e-6)
-    text = f"{thousandths / 1000:.3f}".rstrip("0")
-    return text + "0" if text.endswith(".") else text
 
 
 def some(ids: Sequence[str], at_most: int = 3) -> str:
