@@ -41,9 +41,7 @@ class Groups:
         ranks |= self._workers.get(group, {})
         return tuple(ranks[rank] or "" for rank in sorted(ranks))
 
-    def half_started(
-        self, active: Sequence[Task], busy: Collection[str]
-    ) -> list[tuple[Task, str]]:
+    def half_started(self, active: Sequence[Task], busy: Collection[str]) -> list[tuple[Task, str]]:
         """Members that are on workers while another of their group waits again. ``busy``: those
         about which something is just being done."""
         groups: dict[str, list[Task]] = {}
@@ -52,9 +50,7 @@ class Groups:
                 groups.setdefault(task.spec.group, []).append(task)
         back: list[tuple[Task, str]] = []
         for members in groups.values():
-            waits = [
-                one for one in members if one.state is State.QUEUED and one.id not in busy
-            ]
+            waits = [one for one in members if one.state is State.QUEUED and one.id not in busy]
             there = [one for one in members if one.state in ON_THE_WAY]
             if waits and there:
                 why = f"{waits[0].id} of its group was not admitted: {waits[0].reason}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -19,8 +19,8 @@ from cloudai.core.errors import CloudaiError, WorkerNotFound
 from cloudai.core.lifecycle import Placed, StopAsked
 from cloudai.core.lost import given_up
 from cloudai.core.model import Assignment, ContainerSight, State, Task, WorkerSpec
+from cloudai.core.policy import Policy
 from cloudai.core.reconcile import Sighting, Wait, reconcile
-from cloudai.core.schedule import Snapshot, schedule
 from cloudai.crash import point
 from cloudai.engines import Engine
 from cloudai.inventory import InventoryFile
@@ -30,7 +30,10 @@ from .absences import Absences
 from .collect import Collector
 from .effects import Effects
 from .fleet import Fleet
+from .groups import Groups
 from .link import Link, Reach
+from .planning import Planner
+from .setbacks import Setbacks
 from .signals import Signal, wait
 
 log = logging.getLogger(__name__)
@@ -76,9 +79,14 @@ class Controller:
         """The worker to use where there is no inventory at all: this machine's engine."""
         self.fleet = Fleet(connect, changed=self.wake)
         self.collector = Collector(service.archive, self.fleet.get)
-        self.effects = Effects(service, self.collector, could_go=self._could_go)
+        self.planner = Planner(self.fleet)
+        self.groups = Groups()
+        self.setbacks = Setbacks()
+        self.effects = Effects(service, self.collector, could_go=self.planner.could_go)
         self.absences = Absences()
-        self.waiting: dict[str, str] = {}
+        self.policy = Policy()
+        """What ops decided, as the inventory says it."""
+        self.waiting: Mapping[str, str] = {}
         """task -> why it waits, from the latest pass."""
         self.draining: set[str] = set()
         self.inventory_error: str | None = None
