@@ -10,10 +10,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from cloudai.core.errors import ContainerGone, EngineFailed, StoreFailed, WorkerUnreachable
 from cloudai.core.lifecycle import Exited, Refused, Started, StartFailed
-from cloudai.core.model import Assignment, ContainerSight, Task
+from cloudai.core.model import Assignment, Cause, ContainerSight, State, Task
 from cloudai.core.reconcile import Confirm, Harvest, Record, Remove, Start, Stop
 from cloudai.crash import point
 from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Running
@@ -35,14 +36,23 @@ class Effects:
     """Everything that is done to a worker on behalf of a task."""
 
     def __init__(
-        self, service: Service, collector: Collector, *, could_go: Callable[[Task], set[str]]
+        self,
+        service: Service,
+        collector: Collector,
+        *,
+        could_go: Callable[[Task], set[str]],
+        refused: Callable[[Task, str], None] = lambda task, why: None,
     ) -> None:
-        """``could_go``: the reachable workers that are large enough for a task."""
+        """``could_go``: the reachable workers that are large enough for a task. ``refused`` is
+        called with one that its worker did not admit, queued again, and why."""
         self.service = service
         self.collector = collector
         self.phases: dict[str, str] = {}
         """task -> what its start is at (``pulling alpine: 43 %``), for people only."""
         self._could_go = could_go
+        self._refused = refused
+        self._untold: set[str] = set()
+        """Assignments that are to make room, and that nothing was told to stop yet."""
         self._imageless: dict[str, set[str]] = {}
         """task -> workers on which its image is not and could not be pulled."""
         self._pulls: dict[tuple[str, str], asyncio.Lock] = {}
@@ -67,12 +77,14 @@ class Effects:
                     if remove:
                         await self._remove(task.assignment, link)
                     if isinstance(event, Exited):
+                        event = replace(event, by_itself=task.assignment.id in self._untold)
                         point("exit.seen")
                     await self.service.record(task, event)
                     if isinstance(event, Exited):
                         point("exit.recorded")
                 case Stop():
                     log.info("%s: stopping on %s", task.id, link.id)
+                    self._untold.discard(task.assignment.id)
                     point("stop.before")
                     await link.engine.stop(task.assignment.id, grace=task.spec.grace)
                     point("stop.sent")
@@ -92,6 +104,16 @@ class Effects:
             log.error("%s: %s on %s: %s", task.id, type(action).__name__, link.id, error)
             self.phases[task.id] = f"{error.message}; its container is kept on {link.id}"
             await asyncio.sleep(FULL)
+
+    def changed(self, task: Task) -> None:
+        """Hears of every change that this controller makes. What it does not know to be untold
+        (another one, before a crash, may have told it) counts as told."""
+        if task.assignment is None:
+            return
+        if task.state is State.STOPPING and task.requeue:
+            self._untold.add(task.assignment.id)
+        else:
+            self._untold.discard(task.assignment.id)
 
     def placed(self, assignment_id: str) -> None:
         """It is new: no other controller can have sent a start of it."""
@@ -173,13 +195,15 @@ class Effects:
             await self._refuse(task, assignment, reason)
             return
         del self._imageless[task.id]
-        await self.service.record(
-            task, StartFailed(at=now(), number=assignment.number, reason=reason)
-        )
+        failed = StartFailed(at=now(), number=assignment.number, reason=reason, cause=Cause.PULL)
+        await self.service.record(task, failed)
 
     async def _refuse(self, task: Task, assignment: Assignment, reason: str) -> None:
         log.info("%s: not admitted on %s: %s", task.id, assignment.worker_id, reason)
-        await self.service.record(task, Refused(at=now(), number=assignment.number, reason=reason))
+        event = Refused(at=now(), number=assignment.number, reason=reason)
+        moved = await self.service.record(task, event)
+        if moved is not None and moved.state is State.QUEUED:
+            self._refused(moved, reason)
 
     async def _pull(self, task: Task, link: Link) -> None:
         """Brings the image; several tasks that need the same one on a worker share the pull.

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from cloudai.core.errors import CloudaiError, WorkerNotFound
 from cloudai.core.lifecycle import Placed, StopAsked
 from cloudai.core.lost import given_up
-from cloudai.core.model import Assignment, ContainerSight, State, Task, WorkerSpec
+from cloudai.core.model import ContainerSight, State, Task, WorkerSpec
 from cloudai.core.policy import Policy
 from cloudai.core.reconcile import Sighting, Wait, reconcile
 from cloudai.crash import point
@@ -82,7 +82,9 @@ class Controller:
         self.planner = Planner(self.fleet)
         self.groups = Groups()
         self.setbacks = Setbacks()
-        self.effects = Effects(service, self.collector, could_go=self.planner.could_go)
+        self.effects = Effects(
+            service, self.collector, could_go=self.planner.could_go, refused=self._keep_refusal
+        )
         self.absences = Absences()
         self.policy = Policy()
         """What ops decided, as the inventory says it."""
@@ -111,19 +113,19 @@ class Controller:
 
     def _task_changed(self, task: Task) -> None:
         self._touched[task.id] = time.monotonic()
-        held = task.assignment
-        if task.state is State.QUEUED and task.reason and held and not held.lost:
-            self._keep_refusal(task.id, held, task.reason)
+        self.effects.changed(task)
         if signal := self._signals.get(task.id):
             signal.fire()
         self.wake()
 
-    def _keep_refusal(self, task_id: str, held: Assignment, why: str) -> None:
-        before = self._refused.get((task_id, held.worker_id))
+    def _keep_refusal(self, task: Task, why: str) -> None:
+        assert task.assignment is not None
+        held = task.assignment
+        before = self._refused.get((task.id, held.worker_id))
         if before is not None and before.number == held.number:
             return
         pause = min(REFUSED_AT_MOST, 2 * before.pause) if before else REFUSED_FOR
-        self._refused[task_id, held.worker_id] = Refusal(held.number, why, time.monotonic(), pause)
+        self._refused[task.id, held.worker_id] = Refusal(held.number, why, time.monotonic(), pause)
 
     async def wait_for(self, task_id: str, done: Callable[[Task], bool], *, timeout: float) -> Task:
         """The task once ``done`` holds, or as it stands after ``timeout`` seconds."""
@@ -215,15 +217,18 @@ class Controller:
         self.fleet.follow(specs, needed=self._needed)
 
     def _reconcile(self, task: Task) -> None:
-        if task.id in self._busy or task.assignment is None or task.state is State.QUEUED:
+        """One that is over is so for one assignment, and may go on elsewhere meanwhile: what is
+        done for it keeps only that assignment busy."""
+        if task.assignment is None or task.state is State.QUEUED:
             return
+        key = task.assignment.id if task.state.final else task.id
         link = self.fleet.get(task.assignment.worker_id)
-        if link is None:
+        if link is None or key in self._busy:
             return
         sighting = link.sighting(task.assignment.id, self._touched.get(task.id, float("-inf")))
         action = reconcile(task, sighting, now())
         if not isinstance(action, Wait):
-            self._do(task.id, self.effects.carry_out(task, link, action))
+            self._do(key, self.effects.carry_out(task, link, action))
 
     async def _give_up(self, active: list[Task]) -> None:
         """Assignments whose worker stays out of reach, where their user chose so beforehand."""

@@ -19,6 +19,7 @@ from cloudai.core.schedule import (
     Use,
     Why,
     ask_of,
+    in_one_line,
     why,
 )
 
@@ -132,7 +133,7 @@ class Planner:
             i = self.board.finder.find(ask, need, now.timestamp())
             if i is not None:
                 return self.board.workers.places[i].worker_id, ""
-            return None, self.board.line_of(ask.id, now.timestamp())
+            return None, in_one_line(self.board, ask, now.timestamp())
         finally:
             self.board.remove(ask.id)
 

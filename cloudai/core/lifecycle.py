@@ -9,6 +9,12 @@
       └──StopAsked──► cancelled   StopAsked ──► stopping ──Exited/Gone──► cancelled | failed
       Adopted: queued ──► running
 
+Two ways lead back to the queue besides. Where retries are left for that cause, a bad end
+(Exited, StartFailed, Gone, Lost) goes there instead of to failed, counts a failure and waits
+until ``not_before``. And what is stopped because its place is needed (StopAsked with
+``requeue``) goes there once its container has ended, and counts none; a user's cancel in
+between wins, and one that completed before it was told to stop is completed.
+
 ``advance`` is total: an event that does not apply to the task as it stands now is stale news
 and answers ``None``; nobody may then write anything.
 """
@@ -18,7 +24,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from .model import Assignment, State, Task
+from .model import Assignment, Cause, State, Task
+from .retry import cause_of, next_try, pause, tries_again, tries_elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +63,8 @@ class StartFailed:
     number: int
     reason: str
     exit_code: int | None = None
+    cause: Cause = Cause.START
+    """``START`` or ``PULL``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +83,20 @@ class Exited:
     """The limit it had, in bytes, for the words of an out-of-memory end."""
     over: str = ""
     """Why it was stopped, where its worker did that by itself: its time limit."""
+    seen_at: datetime | None = None
+    """When that was seen, by this machine's clock; ``at`` is by the worker's."""
+    by_itself: bool = False
+    """It surely ended before anything told it to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopAsked:
-    """By the user (empty reason) or by a limit (the reason)."""
+    """By the user (empty reason), by a limit (the reason), or, with ``requeue``, because its
+    place is needed: then it goes back to the queue for that reason."""
 
     at: datetime
     reason: str = ""
+    requeue: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +173,7 @@ def advance(task: Task, event: Event) -> Task | None:
                 state=State.STARTING,
                 reason="",
                 exit_code=None,
+                not_before=None,
                 assignment=Assignment(
                     task_id=task.id,
                     number=(task.assignment.number if task.assignment else 0) + 1,
@@ -178,37 +194,23 @@ def advance(task: Task, event: Event) -> Task | None:
         case Started(), State.STOPPING:
             return _started(task, event.at, event.container_id, event.gpus, State.STOPPING)
         case StartFailed(), State.STARTING:
-            return _end(
+            return _failed(
                 task,
-                State.FAILED,
                 event.at,
                 event.reason,
+                event.cause,
                 exit_code=event.exit_code,
                 harvested=True,
             )
-        case StartFailed(), State.STOPPING:
-            return _end(task, _after_stop(task), event.at, task.stop_reason, harvested=True)
+        case StartFailed() | Gone(), State.STOPPING:
+            return _stopped(task, event.at, harvested=True)
         case Exited(), State.STARTING | State.RUNNING | State.STOPPING:
             return _exited(task, event)
-        case StopAsked(), State.QUEUED:
-            state = State.FAILED if event.reason else State.CANCELLED
-            return replace(
-                task, state=state, reason=event.reason or "cancelled", completed_at=event.at
-            )
-        case StopAsked(), State.STARTING | State.RUNNING:
-            return replace(task, state=State.STOPPING, stop_reason=event.reason)
-        case StopAsked(), State.STOPPING if not event.reason and task.stop_reason:
-            return None
-        case Gone(), State.STOPPING:
-            return _end(task, _after_stop(task), event.at, task.stop_reason, harvested=True)
+        case StopAsked(), _:
+            return _stop_asked(task, event)
         case Gone(), State.RUNNING:
-            return _end(
-                task,
-                State.FAILED,
-                event.at,
-                event.reason or "its container is gone",
-                harvested=True,
-            )
+            why = event.reason or "its container is gone"
+            return _failed(task, event.at, why, Cause.LOST, harvested=True)
         case Restarted(), State.RUNNING:
             return _end(task, State.FAILED, event.at, RESTARTED)
         case Lost(), State.STARTING | State.RUNNING | State.STOPPING:
@@ -217,18 +219,32 @@ def advance(task: Task, event: Event) -> Task | None:
             return None
 
 
+def _stop_asked(task: Task, event: StopAsked) -> Task | None:
+    if event.requeue and task.direct:
+        return None  # a dispatched task never waits in the queue
+    match task.state:
+        case State.QUEUED if not event.requeue:
+            state = State.FAILED if event.reason else State.CANCELLED
+            return _end(task, state, event.at, event.reason, close=False)
+        case State.STARTING | State.RUNNING:
+            return replace(
+                task, state=State.STOPPING, stop_reason=event.reason, requeue=event.requeue
+            )
+        case State.STOPPING if task.requeue and not event.requeue:
+            return replace(task, stop_reason=event.reason, requeue=False)
+        case _:
+            return None
+
+
 def _lost(task: Task, event: Lost) -> Task:
     assert task.assignment is not None
     given_up = replace(task, assignment=replace(task.assignment, lost=True))
-    if task.state is State.STOPPING:
-        return _end(given_up, _after_stop(task), event.at, task.stop_reason)
+    if task.state is State.STOPPING and not task.requeue:
+        return _stopped(given_up, event.at)
     if event.requeue and not task.direct:
-        return replace(
-            _close(given_up, event.at, event.reason),
-            state=State.QUEUED,
-            reason=event.reason,
-            started_at=None,
-        )
+        return _back(given_up, event.at, event.reason)
+    if tries_elsewhere(task):
+        return _failed(given_up, event.at, event.reason, Cause.LOST)
     return _end(given_up, State.FAILED, event.at, event.reason)
 
 
@@ -240,7 +256,7 @@ def _adopted(task: Task, event: Adopted) -> Task | None:
         task_id=task.id, number=event.number, worker_id=event.worker_id, placed_at=event.at
     )
     return _started(
-        replace(task, assignment=assignment),
+        replace(task, assignment=assignment, not_before=None),
         event.at,
         event.container_id,
         event.gpus,
@@ -248,8 +264,59 @@ def _adopted(task: Task, event: Adopted) -> Task | None:
     )
 
 
-def _after_stop(task: Task) -> State:
-    return State.FAILED if task.stop_reason else State.CANCELLED
+def _stopped(
+    task: Task, at: datetime, *, exit_code: int | None = None, harvested: bool = False
+) -> Task:
+    """The end of what was to stop: for a user, for a limit, or to come again later."""
+    if task.requeue:
+        return _back(task, at, task.stop_reason, exit_code=exit_code, harvested=harvested)
+    state = State.FAILED if task.stop_reason else State.CANCELLED
+    return _end(task, state, at, task.stop_reason, exit_code=exit_code, harvested=harvested)
+
+
+def _failed(
+    task: Task,
+    at: datetime,
+    reason: str,
+    cause: Cause,
+    *,
+    exit_code: int | None = None,
+    harvested: bool = False,
+    seen_at: datetime | None = None,
+) -> Task:
+    """It ended badly: failed, or back in the queue where it is to be tried again.
+
+    ``seen_at``: by this machine's clock, where ``at`` is not.
+    """
+    if not tries_again(task, cause, exit_code):
+        return _end(task, State.FAILED, at, reason, exit_code=exit_code, harvested=harvested)
+    not_before = (seen_at or at) + pause(task.failures + 1)
+    back = _back(task, at, reason, exit_code=exit_code, harvested=harvested)
+    return replace(
+        back,
+        reason=next_try(task, reason, not_before),
+        failures=task.failures + 1,
+        not_before=not_before,
+    )
+
+
+def _back(
+    task: Task,
+    at: datetime,
+    reason: str,
+    *,
+    exit_code: int | None = None,
+    harvested: bool = False,
+) -> Task:
+    """Back in the queue: the present assignment is over, and the task is not."""
+    return replace(
+        _close(task, at, reason, exit_code=exit_code, harvested=harvested),
+        state=State.QUEUED,
+        reason=reason,
+        started_at=None,
+        stop_reason="",
+        requeue=False,
+    )
 
 
 def _started(
@@ -278,15 +345,19 @@ def _exited(task: Task, event: Exited) -> Task | None:
             task.assignment.gpus,
             task.state,
         )
+    code, good = event.exit_code, event.exit_code == 0 and not event.error
+    if task.state is State.STOPPING and not (task.requeue and (event.over or event.by_itself)):
+        return _stopped(task, event.at, exit_code=code)
+    if event.over:
+        return _end(task, State.FAILED, event.at, event.over, exit_code=code)
+    if good:
+        return _end(task, State.COMPLETED, event.at, "", exit_code=code)
     if task.state is State.STOPPING:
-        state, reason = _after_stop(task), task.stop_reason
-    elif event.over:
-        state, reason = State.FAILED, event.over
-    elif event.exit_code == 0 and not event.error:
-        state, reason = State.COMPLETED, ""
-    else:
-        state, reason = State.FAILED, why_it_failed(event)
-    return _end(task, state, event.at, reason, exit_code=event.exit_code)
+        return _stopped(task, event.at, exit_code=code)
+    cause = cause_of(code, oom_killed=event.oom_killed)
+    return _failed(
+        task, event.at, why_it_failed(event), cause, exit_code=code, seen_at=event.seen_at
+    )
 
 
 def why_it_failed(event: Exited) -> str:
@@ -339,13 +410,19 @@ def _end(
     *,
     exit_code: int | None = None,
     harvested: bool = False,
+    close: bool = True,
 ) -> Task:
+    """``close``: the present assignment ends with it; else it was over before."""
     if state is State.CANCELLED and not reason:
         reason = "cancelled"
+    if close:
+        task = _close(task, at, reason, exit_code=exit_code, harvested=harvested)
     return replace(
-        _close(task, at, reason, exit_code=exit_code, harvested=harvested),
+        task,
         state=state,
         reason=reason,
         completed_at=at,
         exit_code=exit_code,
+        not_before=None,
+        requeue=False,
     )

@@ -462,3 +462,21 @@ class Task:
     @property
     def worker_id(self) -> str | None:
         return self.assignment.worker_id if self.assignment else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """A part of a worker that is kept for somebody, until a time or until it is given back."""
+
+    id: str
+    worker_id: str
+    resources: Resources
+    user_id: str | None = None
+    """Whose; ``None``: of all whose tasks have its priority, or more."""
+    priority: int = NORMAL_PRIORITY
+    """0 to 100: tasks of its owner with at least that may use it."""
+    until: datetime | None = None
+    """``None``: until somebody gives it back."""
+    created_at: datetime
+    created_by: str = ""
+    note: str = ""

@@ -11,6 +11,9 @@ final     harvest (log lost)  remove                    stop: stale assignment  
 
 Unreachable, or not seen since the task last changed: wait. Always.
 
+An assignment of a task that is queued again, or runs again, is over like that of a final one:
+the store offers it as a task that is (see ``Store.unharvested``), and the last row holds.
+
 A RUNNING task whose container was started at another time than the assignment remembers was
 restarted by someone: Restarted, alive or exited. A container with another id than the
 assignment's is another container: then its own is absent. One that ended while its engine was
@@ -236,6 +239,7 @@ def _exited(task: Task, container: ContainerSight, sighting: Sighting, now: date
             started_at=container.started_at,
             memory=container.held.memory,
             over="" if unknown else ended_by_limit(task, container),
+            seen_at=now,
         )
     )
 

@@ -1,5 +1,6 @@
 """What a front door sends to have a task run, checked: the body of ``POST /tasks/``
-(docs/api.md). The only home of that validation; the CLI and the API both end here.
+(docs/api.md). The only home of that validation, with ``wishes`` (what the scheduler is asked)
+and ``groups`` (several at once); the CLI and the API both end here.
 
 A new field is one line in ``FIELDS`` and one in ``_spec``.
 """
@@ -12,10 +13,22 @@ from typing import TypeVar
 
 from .errors import InvalidInput
 from .image import check_image
-from .model import DEFAULT_RESOURCES, MIB, OnLost, Resources, TaskSpec
+from .labels import node_of
+from .model import DEFAULT_RESOURCES, MIB, NORMAL_PRIORITY, OnLost, Resources, Strategy, TaskSpec
 from .mounts import check_mount, mount_target
 from .names import check_env_name, check_run_as, check_task_name, check_user, check_worker_id
 from .units import parse_amount, parse_cpus, parse_duration, parse_gpus
+from .wishes import (
+    check_each,
+    check_expression,
+    check_flag,
+    check_gpu_model,
+    check_priority,
+    check_retries,
+    check_retry_on,
+    check_strategy,
+    check_task_reference,
+)
 from .wording import did_you_mean, shown
 
 T = TypeVar("T")
@@ -74,8 +87,15 @@ FIELDS = (
     *("docker_image", "argv", "command", "req_cpu", "req_memory", "req_storage", "req_gpu"),
     *("user_id", "name", "target", "env", "mounts", "workdir", "run_as", "shm_size"),
     *("time_limit", "grace", "idempotency_key", "on_lost", "lost_after"),
+    *("priority", "strategy", "nodes", "gpu_model", "gpu_memory", "require", "avoid"),
+    *("near", "apart", "preemptible", "retries", "retry_on"),
 )
 """All that may be sent; only ``docker_image`` must be."""
+OF_THE_QUEUE = (
+    *("priority", "strategy", "nodes", "require", "avoid", "near", "apart"),
+    *("preemptible", "retries", "retry_on"),
+)
+"""Those that mean nothing to a task that is dispatched past the queue."""
 
 
 def read_request(
@@ -103,6 +123,8 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
     shell, argv = _command(request)
     mounts = _mounts(request)
     _check_size(shell, argv, mounts)
+    strategy, nodes = _strategy(request)
+    retries, retry_on = _retries(request)
     return TaskSpec(
         image=_image(request),
         argv=argv,
@@ -121,7 +143,49 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
         idempotency_key=request.read("idempotency_key", _key, otherwise=None),
         on_lost=request.read("on_lost", _on_lost, otherwise=OnLost.WAIT),
         lost_after=_lost_after(request),
+        priority=request.quantity("priority", check_priority, otherwise=NORMAL_PRIORITY),
+        strategy=strategy,
+        nodes=nodes,
+        gpu_model=request.read("gpu_model", check_gpu_model, otherwise=None),
+        gpu_memory=request.quantity("gpu_memory", parse_amount, otherwise=None),
+        require=_each(request, "require", check_expression, _EXPRESSIONS),
+        avoid=_each(request, "avoid", check_expression, _EXPRESSIONS),
+        near=_each(request, "near", check_task_reference, _TASKS),
+        apart=_each(request, "apart", check_task_reference, _TASKS),
+        preemptible=request.quantity("preemptible", check_flag, otherwise=False),
+        retries=retries,
+        retry_on=retry_on,
     )
+
+
+_EXPRESSIONS = "expressions such as zone=lab"
+_TASKS = "ids or names of tasks"
+
+
+def _each(request: Request, field: str, check: Callable[..., str], right: str) -> tuple[str, ...]:
+    if not request.given(field):
+        return ()
+    return check_each(request.body[field], check, what=field, right=right)
+
+
+def _strategy(request: Request) -> tuple[Strategy | None, tuple[str, ...]]:
+    strategy = request.read("strategy", check_strategy, otherwise=None)
+    nodes = _each(request, "nodes", node_of, "ids of workers, names of pools, or label=value")
+    if strategy is Strategy.NODE_SPECIFIC and not nodes:
+        raise _refuse(
+            "strategy",
+            request.body["strategy"],
+            "it needs nodes: ids of workers, names of pools, or label=value",
+        )
+    return strategy, nodes
+
+
+def _retries(request: Request) -> tuple[int, tuple[str, ...]]:
+    retries = request.quantity("retries", check_retries, otherwise=0)
+    retry_on = check_retry_on(request.body["retry_on"]) if request.given("retry_on") else ()
+    if retry_on and not retries:
+        raise _refuse("retry_on", request.body["retry_on"], "it needs retries, 1 or more")
+    return retries, retry_on
 
 
 def _refuse(field: str, value: object, right: str, *, hint: str = "") -> InvalidInput:
@@ -155,8 +219,18 @@ def _resources(request: Request) -> Resources:
         cpu_milli=request.quantity("req_cpu", parse_cpus, otherwise=default.cpu_milli),
         memory=memory,
         storage=request.quantity("req_storage", parse_amount, otherwise=default.storage),
-        gpu_milli=request.quantity("req_gpu", parse_gpus, otherwise=default.gpu_milli),
+        gpu_milli=_gpus(request),
     )
+
+
+def _gpus(request: Request) -> int:
+    """Thousandths; one GPU where a model is named and no number."""
+    model = request.given("gpu_model")
+    gpus = request.quantity("req_gpu", parse_gpus, otherwise=1000 if model else 0)
+    for field in ("gpu_model", "gpu_memory"):
+        if request.given(field) and not gpus:
+            raise _refuse(field, request.body[field], "it needs GPUs: give req_gpu (--gpus)")
+    return gpus
 
 
 def _command(request: Request) -> tuple[str | None, tuple[str, ...]]:

@@ -9,18 +9,31 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row
 
 from cloudai.core.errors import StoreTooNew
-from cloudai.core.model import Assignment, OnLost, Resources, State, Task, TaskSpec
+from cloudai.core.model import (
+    Assignment,
+    OnLost,
+    Placement,
+    Reservation,
+    Resources,
+    State,
+    Strategy,
+    Task,
+    TaskSpec,
+)
 
 from .rows import ASSIGNMENT, TASK
 
 Values = dict[str, Any]
 
-_COLUMNS_OF_SPEC = ("user_id", "name", "idempotency_key")
+_COLUMNS_OF_SPEC = ("user_id", "name", "idempotency_key", "group")
 _JSON_OF_SPEC = frozenset(field.name for field in dataclasses.fields(TaskSpec)) - {
     *_COLUMNS_OF_SPEC,
     "resources",
 }
 _RESOURCES = tuple(field.name for field in dataclasses.fields(Resources))
+_OF_RESERVATION = tuple(
+    field.name for field in dataclasses.fields(Reservation) if field.name != "resources"
+)
 
 TASK_COLUMNS: tuple[ColumnElement[Any], ...] = (
     TASK.c.id,
@@ -36,6 +49,10 @@ TASK_COLUMNS: tuple[ColumnElement[Any], ...] = (
     TASK.c.reason,
     TASK.c.stop_reason,
     TASK.c.spec,
+    TASK.c.group_id,
+    TASK.c.failures,
+    TASK.c.not_before,
+    TASK.c.requeue,
 )
 ASSIGNMENT_COLUMNS: tuple[ColumnElement[Any], ...] = (
     ASSIGNMENT.c.task_id,
@@ -75,6 +92,9 @@ def spec_from_text(text: str, *, task_id: str, columns: Values) -> TaskSpec:
         if isinstance(value, list):
             fields[name] = tuple(value)
     fields["on_lost"] = OnLost(fields.get("on_lost", OnLost.WAIT))
+    fields["placement"] = Placement(fields.get("placement", Placement.PACK))
+    if fields.get("strategy") is not None:
+        fields["strategy"] = Strategy(fields["strategy"])
     return TaskSpec(resources=Resources(**resources), **fields, **columns)
 
 
@@ -86,6 +106,7 @@ def task_values(task: Task) -> Values:
         "user_id": spec.user_id,
         "name": spec.name,
         "idempotency_key": spec.idempotency_key,
+        "group_id": spec.group,
         "direct": task.direct,
         "created_at": task.created_at,
         "spec": spec_to_text(spec),
@@ -105,6 +126,9 @@ def standing_values(task: Task) -> Values:
         "exit_code": task.exit_code,
         "worker_id": assignment.worker_id if assignment else None,
         "assignment_number": assignment.number if assignment else None,
+        "failures": task.failures,
+        "not_before": task.not_before,
+        "requeue": task.requeue,
     }
 
 
@@ -133,8 +157,17 @@ def task_from(row: Row[Any]) -> Task:
         reason,
         stop_reason,
         spec,
+        group_id,
+        failures,
+        not_before,
+        requeue,
     ) = row[:split]
-    columns = {"user_id": user_id, "name": name, "idempotency_key": idempotency_key}
+    columns = {
+        "user_id": user_id,
+        "name": name,
+        "idempotency_key": idempotency_key,
+        "group": group_id,
+    }
     return Task(
         id=task_id,
         spec=spec_from_text(spec, task_id=task_id, columns=columns),
@@ -147,6 +180,9 @@ def task_from(row: Row[Any]) -> Task:
         direct=direct,
         stop_reason=stop_reason,
         assignment=assignment_from(row[split:]) if row[split] is not None else None,
+        failures=failures,
+        not_before=not_before,
+        requeue=requeue,
     )
 
 
@@ -180,3 +216,18 @@ def assignment_from(row: tuple[Any, ...]) -> Assignment:
         harvested=harvested,
         lost=lost,
     )
+
+
+def reservation_values(one: Reservation) -> Values:
+    """A reservation's whole row."""
+    return {
+        **{name: getattr(one.resources, name) for name in _RESOURCES},
+        **{name: getattr(one, name) for name in _OF_RESERVATION},
+    }
+
+
+def reservation_from(row: Row[Any]) -> Reservation:
+    """From a whole row."""
+    values = dict(row._mapping)
+    resources = Resources(**{name: values[name] for name in _RESOURCES})
+    return Reservation(resources=resources, **{name: values[name] for name in _OF_RESERVATION})

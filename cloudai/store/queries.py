@@ -15,6 +15,7 @@ from .rows import ASSIGNMENT, EVENT, TASK
 Selection = Select[*tuple[Any, ...]]
 
 LIVE = tuple(state for state in State if not state.final)
+HELD = tuple(state for state in State if state.assigned)
 ENDED = tuple(state for state in State if state in FINAL)
 ID_PREFIX = "task-"
 _AFTER_ALL = "\U0010ffff"
@@ -43,6 +44,11 @@ def by_name(name: str) -> Selection:
     return WHOLE.where(TASK.c.name == name).order_by(TASK.c.position.desc()).limit(1)
 
 
+def by_group(group_id: str) -> Selection:
+    """All of a placement group, in the order they were submitted."""
+    return WHOLE.where(TASK.c.group_id == group_id).order_by(TASK.c.position)
+
+
 def by_key(user_id: str, key: str) -> Selection:
     return WHOLE.where(TASK.c.user_id == user_id, TASK.c.idempotency_key == key)
 
@@ -53,15 +59,19 @@ def live() -> Selection:
 
 
 def to_harvest() -> Selection:
-    """Final ones whose container may still be on its worker, and was not given up.
+    """Assignments that are over, whose container may still be on its worker, and which were
+    not given up: of tasks that ended, wait again, or run elsewhere.
 
-    The words of the condition are those of its index, or SQLite does not see that it serves;
-    and "not live", which no index answers, keeps it from walking through all that ended.
+    The words of the condition are those of its index, or SQLite does not see that it serves.
     """
     waiting = text("assignment.harvested = 0 AND assignment.container_id IS NOT NULL")
-    candidates = select(ASSIGNMENT.c.task_id).where(waiting)
-    mine = (TASK.c.id.in_(candidates), waiting, TASK.c.state.not_in(LIVE))
-    return WHOLE.where(*mine, ~ASSIGNMENT.c.lost).order_by(TASK.c.position)
+    present = and_(ASSIGNMENT.c.number == TASK.c.assignment_number, TASK.c.state.in_(HELD))
+    return (
+        select(*TASK_COLUMNS, *ASSIGNMENT_COLUMNS)
+        .select_from(ASSIGNMENT.join(TASK, TASK.c.id == ASSIGNMENT.c.task_id))
+        .where(waiting, ~present, ~ASSIGNMENT.c.lost)
+        .order_by(TASK.c.position, ASSIGNMENT.c.number)
+    )
 
 
 def matching(

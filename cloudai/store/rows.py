@@ -71,6 +71,7 @@ class TaskRow(SQLModel, table=True):
         Index("task_by_user", "user_id"),
         Index("task_by_name", "name"),
         Index("task_by_worker", "worker_id"),
+        Index("task_by_group", "group_id", sqlite_where=text("group_id IS NOT NULL")),
         Index(
             "task_by_key",
             "user_id",
@@ -100,7 +101,11 @@ class TaskRow(SQLModel, table=True):
     reason: str = Field(sa_type=Text)
     stop_reason: str = Field(sa_type=Text)
     spec: str = Field(sa_type=Text)
-    """JSON; last, so that looking at the others does not read it."""
+    """JSON; last of the first columns, so that looking at those does not read it."""
+    group_id: str | None = None
+    failures: int = Field(sa_type=Integer)
+    not_before: datetime | None = Field(default=None, sa_type=Moment)
+    requeue: bool
 
 
 class AssignmentRow(SQLModel, table=True):
@@ -156,6 +161,26 @@ class WorkerMarkRow(SQLModel, table=True):
     note: str = Field(sa_type=Text)
 
 
+class ReservationRow(SQLModel, table=True):
+    """A part of a worker that is kept for somebody."""
+
+    __tablename__ = "reservation"
+
+    position: int | None = Field(default=None, primary_key=True, sa_type=Integer)
+    id: str = Field(unique=True)
+    worker_id: str
+    cpu_milli: int = Field(sa_type=BigInteger)
+    memory: int = Field(sa_type=BigInteger)
+    storage: int = Field(sa_type=BigInteger)
+    gpu_milli: int = Field(sa_type=BigInteger)
+    user_id: str | None = None
+    priority: int = Field(sa_type=Integer)
+    until: datetime | None = Field(default=None, sa_type=Moment)
+    created_at: datetime = Field(sa_type=Moment)
+    created_by: str
+    note: str = Field(sa_type=Text)
+
+
 class MetaRow(SQLModel, table=True):
     """Facts about the database itself."""
 
@@ -170,4 +195,5 @@ TASK: Table = METADATA.tables["task"]
 ASSIGNMENT: Table = METADATA.tables["assignment"]
 EVENT: Table = METADATA.tables["event"]
 WORKER_MARK: Table = METADATA.tables["worker_mark"]
+RESERVATION: Table = METADATA.tables["reservation"]
 META: Table = METADATA.tables["meta"]

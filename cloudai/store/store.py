@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -144,9 +145,11 @@ class Store:
             return _all(connection, queries.live())
 
     def unharvested(self) -> list[Task]:
-        """Ended ones whose log is not home yet or whose container is not removed."""
+        """Those with an assignment that is over and whose log is not home yet, or whose
+        container is not removed: once for each such assignment, which stands in ``assignment``.
+        One that waits again, or runs again, comes as one that was cancelled."""
         with self._database.read() as connection:
-            return _all(connection, queries.to_harvest())
+            return [_as_over(task) for task in _all(connection, queries.to_harvest())]
 
     def assignments(self, task_id: str) -> list[Assignment]:
         """All of a task's, in order."""
@@ -173,7 +176,8 @@ class Store:
         """The task after the event, once it is on the disk.
 
         ``None`` where the event does not apply to the task, or the task no longer stands as
-        given (state, assignment, container): stale news, nothing was written.
+        given (state, what becomes of it once stopped, assignment, container): stale news,
+        nothing was written.
         """
         after = advance(task, event)
         if after is None:
@@ -183,8 +187,8 @@ class Store:
             if connection.execute(guarded).rowcount == 0:
                 return None
             _write_assignment(connection, task.assignment, after.assignment)
-            line = tell(event)
-            _insert_event(connection, task.id, line)
+            for line in tell(event, task, after):
+                _insert_event(connection, task.id, line)
         return after
 
     def add_event(self, task_id: str, at: datetime, what: str, text: str) -> None:
@@ -302,6 +306,10 @@ def _first(connection: Connection, wanted: queries.Selection) -> Task | None:
     return None if row is None else task_from(row)
 
 
+def _as_over(task: Task) -> Task:
+    return task if task.state.final else replace(task, state=State.CANCELLED)
+
+
 def _one(connection: Connection, task_id: str) -> Task:
     task = _first(connection, queries.by_id(task_id))
     if task is None:
@@ -363,6 +371,7 @@ def _stands_as(task: Task) -> tuple[Any, ...]:
     return (
         TASK.c.id == task.id,
         TASK.c.state == task.state,
+        TASK.c.requeue == task.requeue,
         TASK.c.assignment_number.is_not_distinct_from(assignment and assignment.number),
         container.is_not_distinct_from(assignment and assignment.container_id),
     )

@@ -20,6 +20,7 @@ from cloudai.core.lifecycle import (
     StopAsked,
     why_it_failed,
 )
+from cloudai.core.model import State, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,18 @@ class EventRow:
     """For people; may be empty."""
 
 
-def tell(event: Event) -> EventRow:
-    """What an event means, in words."""
+def tell(event: Event, before: Task, after: Task) -> list[EventRow]:
+    """What an event means that moved a task from one standing to another, in words."""
+    lines = [_line(event)]
+    if after.failures > before.failures:
+        text = after.reason.rpartition("; ")[2]
+        lines.append(EventRow(event.at, "tried again", text))
+    elif before.requeue and after.state is State.QUEUED:
+        lines.append(EventRow(event.at, "queued again", after.reason))
+    return lines
+
+
+def _line(event: Event) -> EventRow:
     match event:
         case Placed():
             what, text = "placed", f"on {event.worker_id}"
@@ -49,6 +60,8 @@ def tell(event: Event) -> EventRow:
             what, text = "exited", "exit code 0"
         case Exited():
             what, text = "exited", why_it_failed(event)
+        case StopAsked(requeue=True):
+            what, text = "preempted", event.reason
         case StopAsked():
             what, text = "stop_asked", event.reason or "by the user"
         case Gone():

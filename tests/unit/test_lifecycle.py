@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloudai.core.lifecycle import (
     RESTARTED,
@@ -23,6 +25,7 @@ from cloudai.core.lifecycle import (
 )
 from cloudai.core.model import (
     FINAL,
+    Cause,
     ContainerSight,
     Phase,
     Resources,
@@ -393,3 +396,219 @@ def test_an_end_that_no_engine_saw_has_no_exit_code(engine, code, ended, known):
     assert task.exit_code == action.event.exit_code
     if not known:
         assert task.reason == (NO_RECORD if engine else "no record of how it ended")
+
+
+# ------------------------------------------------------------------ tried again
+
+
+def retrying(*events, retries=3, retry_on=(), **fields) -> Task:
+    spec = replace(QUEUED.spec, retries=retries, retry_on=retry_on)
+    return after(*events, task=replace(QUEUED, spec=spec, **fields))
+
+
+@pytest.mark.parametrize(
+    ("events", "cause"),
+    [
+        ((PLACED, STARTED, exited(1)), "exit"),
+        ((PLACED, STARTED, exited(137, oom_killed=True)), "oom"),
+        ((PLACED, STARTED, exited(None)), "lost"),
+        ((PLACED, STARTED, Gone(at=NOW, number=1)), "lost"),
+        ((PLACED, StartFailed(at=NOW, number=1, reason="no GPU runtime")), "start"),
+        ((PLACED, StartFailed(at=NOW, number=1, reason="away", cause=Cause.PULL)), "pull"),
+    ],
+)
+def test_a_bad_end_is_tried_again_where_its_cause_is_named(events, cause):
+    for retry_on in ((), (cause,), ("77", cause)):
+        task = retrying(*events, retry_on=retry_on)
+        assert (task.state, task.failures, task.started_at) == (State.QUEUED, 1, None)
+        assert task.not_before == NOW + 10 * SECOND
+        assert task.reason.endswith("; try 2 of 4 at 12:00:10 UTC")
+        assert task.assignment.ended_at == NOW
+        assert task.reason == f"{task.assignment.reason}; try 2 of 4 at 12:00:10 UTC"
+    others = tuple(str(one) for one in Cause if one != cause)
+    assert retrying(*events, retry_on=others).state is State.FAILED
+    assert retrying(*events, retries=0).state is State.FAILED
+    assert retrying(*events, direct=True).state is State.FAILED
+
+
+def test_an_exit_code_can_be_named():
+    assert retrying(PLACED, STARTED, exited(75), retry_on=("75",)).state is State.QUEUED
+    assert retrying(PLACED, STARTED, exited(7), retry_on=("75",)).state is State.FAILED
+
+
+def test_tries_have_an_end_and_come_more_and_more_seldom():
+    task, waits = replace(QUEUED, spec=replace(QUEUED.spec, retries=9)), []
+    while not task.state.final:
+        task = after(PLACED, task=task)
+        assert task.not_before is None
+        number = task.assignment.number
+        task = after(replace(STARTED, number=number), task=task)
+        task = after(replace(exited(1), number=number), task=task)
+        if task.not_before:
+            waits.append((task.not_before - NOW).total_seconds())
+    assert waits == [10, 20, 40, 80, 160, 320, 600, 600, 600]
+    assert (task.state, task.failures, task.assignment.number) == (State.FAILED, 9, 10)
+    assert task.reason == "exit code 1"
+
+
+def test_the_wait_is_by_this_machines_clock():
+    seen_at = NOW + timedelta(hours=3)
+    task = retrying(PLACED, STARTED, exited(1, seen_at=seen_at))
+    assert task.not_before == seen_at + 10 * SECOND
+    assert task.assignment.ended_at == NOW
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (PLACED, STARTED, exited(0)),
+        (PLACED, STARTED, exited(137, over="time limit of 60 s reached")),
+        (PLACED, STARTED, StopAsked(at=NOW), exited(137)),
+        (PLACED, STARTED, StopAsked(at=NOW, reason="storage limit"), exited(137)),
+        (PLACED, StopAsked(at=NOW), Gone(at=NOW, number=1)),
+        (PLACED, STARTED, Restarted(at=NOW, number=1)),
+        (StopAsked(at=NOW),),
+    ],
+)
+def test_what_is_never_tried_again(events):
+    assert retrying(*events).state.final
+
+
+def test_a_given_up_worker_is_one_to_try_again_after_only_where_lost_is_named():
+    """For then it may run twice at once."""
+    assert retrying(PLACED, STARTED, LOST).state is State.FAILED
+    task = retrying(PLACED, STARTED, LOST, retry_on=("lost",))
+    assert (task.state, task.failures, task.assignment.lost) == (State.QUEUED, 1, True)
+    assert retrying(PLACED, STARTED, REQUEUE).failures == 0
+
+
+def test_a_task_that_waits_for_its_next_try_can_be_cancelled():
+    task = retrying(PLACED, STARTED, exited(1), StopAsked(at=NOW))
+    assert (task.state, task.not_before, task.exit_code) == (State.CANCELLED, None, None)
+    assert task.assignment.exit_code == 1, "what it ended with stays"
+    assert not task.assignment.harvested
+
+
+# ------------------------------------------------------------------ preempted
+
+PREEMPT = StopAsked(at=NOW, reason="its place is needed", requeue=True)
+PREEMPTED = after(PREEMPT, task=RUNNING)
+
+
+@pytest.mark.parametrize("before", [STARTING, RUNNING])
+@pytest.mark.parametrize(
+    "end",
+    [
+        *(exited(0), exited(143), exited(1, by_itself=True), exited(None), LOST, REQUEUE),
+        *(Gone(at=NOW, number=1), StartFailed(at=NOW, number=1, reason="x")),
+    ],
+)
+def test_what_makes_room_goes_back_to_the_queue(before, end):
+    task = after(PREEMPT, task=before)
+    assert (task.state, task.requeue) == (State.STOPPING, True)
+    task = after(end, task=task)
+    if end is LOST:
+        assert task.state is State.FAILED, "its owner's word: it may still run there"
+        return
+    assert (task.state, task.requeue, task.stop_reason) == (State.QUEUED, False, "")
+    assert task.reason == ("away" if end is REQUEUE else "its place is needed")
+    assert (task.failures, task.not_before, task.started_at) == (0, None, None)
+    assert after(PLACED, task=task).assignment.number == 2
+
+
+def test_what_completed_before_it_was_told_to_stop_is_completed():
+    assert after(exited(0, by_itself=True), task=PREEMPTED).state is State.COMPLETED
+    over = exited(137, over="time limit of 60 s reached")
+    assert after(over, task=PREEMPTED).reason == "time limit of 60 s reached"
+
+
+@pytest.mark.parametrize(("reason", "state"), [("", State.CANCELLED), ("limit", State.FAILED)])
+def test_a_stop_for_good_wins_over_making_room(reason, state):
+    task = after(StopAsked(at=NOW, reason=reason), task=PREEMPTED)
+    assert not task.requeue
+    assert after(exited(0, by_itself=True), task=task).state is state
+    assert advance(task, PREEMPT) is None, "and not the other way round"
+
+
+def test_what_does_not_run_or_never_waits_cannot_make_room():
+    for task in (QUEUED, PREEMPTED, STOPPING, COMPLETED, replace(RUNNING, direct=True)):
+        assert advance(task, PREEMPT) is None
+
+
+# ------------------------------------------------------------------ any sequence
+
+
+moments = st.integers(0, 5000).map(lambda seconds: NOW + timedelta(seconds=seconds))
+reasons = st.sampled_from(["", "because"])
+numbers = st.integers(1, 6)
+news = st.one_of(
+    st.builds(Placed, at=moments, worker_id=st.just("w")),
+    st.builds(Refused, at=moments, number=numbers, reason=reasons),
+    st.builds(Started, at=moments, number=numbers, container_id=st.just("c")),
+    st.builds(
+        StartFailed,
+        at=moments,
+        number=numbers,
+        reason=reasons,
+        cause=st.sampled_from([Cause.START, Cause.PULL]),
+    ),
+    st.builds(
+        Exited,
+        at=moments,
+        number=numbers,
+        container_id=st.just("c"),
+        exit_code=st.sampled_from([0, 1, 137, None]),
+        oom_killed=st.booleans(),
+        over=reasons,
+        by_itself=st.booleans(),
+    ),
+    st.builds(StopAsked, at=moments, reason=reasons, requeue=st.booleans()),
+    st.builds(Gone, at=moments, number=numbers, reason=reasons),
+    st.builds(Restarted, at=moments, number=numbers),
+    st.builds(Lost, at=moments, number=numbers, reason=reasons, requeue=st.booleans()),
+)
+wishes = st.builds(
+    TaskSpec,
+    image=st.just("busybox"),
+    retries=st.integers(0, 2),
+    retry_on=st.sampled_from([(), ("exit",), ("oom", "137"), ("lost",), ("start", "pull")]),
+)
+
+
+@given(wishes, st.booleans(), st.lists(news, max_size=40))
+def test_any_news_in_any_order(spec, direct, events):
+    task = replace(QUEUED, spec=spec, direct=direct)
+    for event in events:
+        moved = advance(task, event)
+        if moved is None:
+            continue
+        assert not task.state.final, "an end is for ever"
+        assert task.failures <= moved.failures <= min(task.failures + 1, spec.retries)
+        assert not (direct and moved.state is State.QUEUED), "a dispatched task never waits"
+        held, before = moved.assignment, task.assignment
+        assert (held.number if held else 0) >= (before.number if before else 0)
+        assert moved.requeue <= (moved.state is State.STOPPING)
+        assert (moved.not_before is None) or moved.state is State.QUEUED
+        assert bool(moved.stop_reason) <= (moved.state is not State.QUEUED)
+        if moved.state is State.QUEUED:
+            assert held is not None
+            assert held.ended_at is not None, "what waits holds nothing"
+            assert moved.failures == task.failures or moved.not_before is not None
+            assert advance(moved, PLACED).state is State.STARTING, "and can always come back"
+        if moved.state is State.STOPPING and moved.requeue:
+            back = advance(moved, Gone(at=NOW, number=held.number))
+            assert back.state is State.QUEUED
+        task = moved
+
+
+@given(wishes, st.sampled_from([exited(1), exited(137, oom_killed=True), LOST, exited(None)]))
+def test_whatever_is_asked_for_tries_come_to_an_end(spec, end):
+    task = replace(QUEUED, spec=spec)
+    for _ in range(spec.retries + 1):
+        if task.state.final:
+            break
+        task = after(PLACED, task=task)
+        number = task.assignment.number
+        task = after(replace(STARTED, number=number), replace(end, number=number), task=task)
+    assert task.state is State.FAILED
+    assert task.failures <= spec.retries

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudai.core.errors import InvalidInput
-from cloudai.core.model import DEFAULT_RESOURCES, GIB, MIB, OnLost, Resources, TaskSpec
+from cloudai.core.model import DEFAULT_RESOURCES, GIB, MIB, OnLost, Resources, Strategy, TaskSpec
 from cloudai.core.request import FIELDS, MOST_ARGUMENTS, MOST_OF_A_VARIABLE, read_request
 
 
@@ -275,6 +275,85 @@ def test_what_becomes_of_it_when_its_worker_is_lost() -> None:
     assert "a minute at the least" in refused(lost_after=59)
     assert read(lost_after=60).lost_after == 60
     assert read().lost_after == TaskSpec(image="x").lost_after
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("low", 25), ("Normal", 50), ("high", 75), (" URGENT ", 100), (0, 0), ("7", 7), (100.0, 100)],
+)
+def test_priorities_are_words_or_numbers(given: Any, kept: int) -> None:
+    assert read(priority=given).priority == kept
+
+
+@pytest.mark.parametrize("given", ["highest", -1, 101, 2.5, True, "1e1", [], ""])
+def test_priorities_that_are_none(given: Any) -> None:
+    assert "priority: " in refused(priority=given)
+    assert "give low, normal, high, urgent, or a whole number from 0 to 100" in refused(
+        priority=given
+    )
+
+
+def test_strategies_in_any_spelling() -> None:
+    assert read().strategy is None
+    for text in ("load_balanced", "Load-Balanced", " LOAD_BALANCED "):
+        assert read(strategy=text).strategy is Strategy.LOAD_BALANCED
+    assert "did you mean 'spread'? Known: spread, load_balanced" in refused(strategy="spred")
+
+
+def test_nodes() -> None:
+    assert read(nodes="gpu1").nodes == ("gpu1",)
+    spec = read(nodes=["gpu1", "zone == lab", "pool=a100", "gpu1"], strategy="node-specific")
+    assert spec.nodes == ("gpu1", "zone=lab", "pool=a100")
+    assert "it needs nodes" in refused(strategy="node_specific")
+    assert "give a worker's id, a pool's name, or label=value" in refused(nodes=["zone!=lab"])
+    assert "nodes: 3; give ids" in refused(nodes=[3])
+    assert "at most 32" in refused(nodes=["a"] * 33)
+
+
+def test_gpus_by_model_and_memory() -> None:
+    spec = read(gpu_model=" A100-SXM4 80GB ")
+    assert (spec.gpu_model, spec.resources.gpu_milli) == ("A100-SXM4 80GB", 1000)
+    assert read(gpu_model="a100", req_gpu=0.5).resources.gpu_milli == 500
+    assert read(gpu_memory=40, req_gpu=1).gpu_memory == 40 * GIB
+    assert read(gpu_memory="512m", gpu_model="t4").gpu_memory == 512 * MIB
+    for field, value in (("gpu_model", "a100"), ("gpu_memory", 40)):
+        assert "it needs GPUs: give req_gpu" in refused(**{field: value, "req_gpu": 0})
+    assert "it needs GPUs" in refused(gpu_memory=40)
+    for bad in ("", "a100:2", "-a", "a\nb", "x" * 64, "é"):
+        assert "part of the model's name" in refused(gpu_model=bad)
+
+
+def test_what_a_worker_must_and_must_not_meet() -> None:
+    spec = read(require=["zone == lab", "memory >= 64"], avoid="gpu_model=Tesla T4")
+    assert spec.require == ("zone=lab", "memory>=64")
+    assert spec.avoid == ("gpu_model=Tesla T4",)
+    assert "require: 'zone=' cannot be meant; give an expression" in refused(require=["zone="])
+    assert refused(avoid=[{}]).startswith("avoid: ")
+
+
+def test_other_tasks_to_be_near_or_apart_from() -> None:
+    spec = read(near=["db", "task-1731629400-k3f9x2"], apart="db")
+    assert spec.near == ("db", "task-1731629400-k3f9x2")
+    assert spec.apart == ("db",)
+    assert "give a task's id or name" in refused(near=["a b"])
+
+
+def test_preemptible_is_a_flag() -> None:
+    assert not read().preemptible
+    assert read(preemptible=True).preemptible
+    assert "give true or false" in refused(preemptible="yes")
+
+
+def test_retries_and_for_what() -> None:
+    assert (read().retries, read().retry_on) == (0, ())
+    spec = read(retries="3", retry_on="OOM, lost,075,7,7")
+    assert (spec.retries, spec.retry_on) == (3, ("oom", "lost", "75", "7"))
+    assert read(retries=1, retry_on=["exit", 137]).retry_on == ("exit", "137")
+    assert read(retries=1, retry_on=[]).retry_on == ()
+    assert "give a whole number from 0 to 100" in refused(retries=101)
+    assert "it needs retries" in refused(retry_on="oom")
+    for bad in ("out", "0", "256", [True], [""], {}):
+        assert refused(retries=1, retry_on=bad).startswith("retry_on: ")
 
 
 def test_idempotency_keys_are_visible_text() -> None:

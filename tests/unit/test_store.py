@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from cloudai.core.errors import Conflict, InvalidInput, StoreTooNew, TaskNotFound
 from cloudai.core.lifecycle import Exited, Placed, Refused, Started, StopAsked
-from cloudai.core.model import GIB, Assignment, OnLost, Resources, State, Task, TaskSpec
+from cloudai.core.model import (
+    GIB,
+    Assignment,
+    OnLost,
+    Placement,
+    Resources,
+    State,
+    Strategy,
+    Task,
+    TaskSpec,
+)
 from cloudai.store import EventRow, Store
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -82,6 +92,22 @@ specs = st.builds(
     idempotency_key=st.none(),
     on_lost=st.sampled_from(OnLost),
     lost_after=st.floats(0, 1e6),
+    priority=st.integers(0, 100),
+    strategy=st.none() | st.sampled_from(Strategy),
+    nodes=tuples,
+    gpu_model=optional_words,
+    gpu_memory=st.none() | counts,
+    require=tuples,
+    avoid=tuples,
+    near=tuples,
+    apart=tuples,
+    preemptible=st.booleans(),
+    retries=st.integers(0, 100),
+    retry_on=tuples,
+    group=optional_words,
+    group_size=st.integers(1, 256),
+    group_rank=st.integers(0, 255),
+    placement=st.sampled_from(Placement),
 )
 codes = st.none() | st.integers(-(2**31), 2**31)
 
@@ -119,6 +145,9 @@ def tasks(draw):
         direct=draw(st.booleans()),
         stop_reason=draw(words),
         assignment=assignment,
+        failures=draw(st.integers(0, 100)),
+        not_before=draw(st.none() | moments),
+        requeue=draw(st.booleans()),
     )
 
 
@@ -136,6 +165,8 @@ def test_a_task_comes_back_exactly_as_it_went_in(kept_open, task):
     assert found == task
     assert type(found.state) is State
     assert type(found.spec.on_lost) is OnLost
+    assert type(found.spec.placement) is Placement
+    assert found.spec.strategy is None or type(found.spec.strategy) is Strategy
     assert found.created_at.tzinfo is UTC
     assert kept_open.assignments(task.id) == ([task.assignment] if task.assignment else [])
     with sqlite3.connect(kept_open._database.path) as raw:  # so that ids may come again
@@ -149,7 +180,9 @@ def test_every_field_of_a_spec_is_covered_by_that_test():
     assert drawn == {
         *("image", "argv", "shell", "resources", "user_id", "name", "target", "env", "mounts"),
         *("workdir", "run_as", "shm_size", "time_limit", "grace", "idempotency_key"),
-        *("on_lost", "lost_after"),
+        *("on_lost", "lost_after", "priority", "strategy", "nodes", "gpu_model", "gpu_memory"),
+        *("require", "avoid", "near", "apart", "preemptible", "retries", "retry_on"),
+        *("group", "group_size", "group_rank", "placement"),
     }
 
 
@@ -355,6 +388,28 @@ def test_active_tasks_and_those_to_harvest(store):
     assert store.get(harvested.id).assignment.harvested
 
 
+def test_earlier_assignments_are_harvested_too(store):
+    task = store.submit(a_task(1, retries=3))
+    for number in (1, 2):
+        task = store.record(task, Placed(at=NOW, worker_id=f"gpu{number}"))
+        task = store.record(task, Started(at=NOW, number=number, container_id=f"c{number}"))
+        first = task.assignment
+        task = store.record(
+            task, Exited(at=NOW, number=number, container_id=f"c{number}", exit_code=1)
+        )
+        assert task.state is State.QUEUED
+    assert store.active() == [task]
+    out = store.unharvested()
+    assert [one.assignment.id for one in out] == [f"{task.id}.1", f"{task.id}.2"]
+    assert {one.state for one in out} == {State.CANCELLED}, "it is over for each of them"
+    store.mark_harvested(task.id, 2)
+    task = store.record(store.get(task.id), Placed(at=NOW, worker_id="gpu3"))
+    assert [one.assignment.number for one in store.unharvested()] == [1]
+    assert store.get(task.id) == task
+    store.mark_harvested(task.id, first.number - 1)
+    assert store.unharvested() == []
+
+
 def test_the_whole_story_of_a_task(store):
     task = store.submit(a_task(1))
     task = store.record(task, Placed(at=NOW, worker_id="gpu1"))
@@ -469,7 +524,7 @@ def test_metrics_are_those_of_the_api(store):
 
 def test_versions_are_said(store):
     assert store.sqlite_version == sqlite3.sqlite_version
-    assert store.schema_version == "0002"
+    assert store.schema_version == "0003"
     assert store.integrity() == []
 
 
@@ -477,6 +532,39 @@ def test_the_large_numbers_of_gpu_hosts_fit(store):
     huge = Resources(cpu_milli=256_000, memory=2048 * GIB, storage=10**15, gpu_milli=16_000)
     task = store.submit(a_task(1, resources=huge))
     assert store.get(task.id).spec.resources == huge
+
+
+def test_the_story_tells_tries_and_preemptions(store):
+    task = store.submit(a_task(1, retries=3))
+    for number, ended in ((1, (StopAsked(at=NOW, reason="for task-x", requeue=True),)), (2, ())):
+        task = store.record(task, Placed(at=NOW, worker_id="gpu1"))
+        task = store.record(task, Started(at=NOW, number=number, container_id="c"))
+        for event in ended:
+            task = store.record(task, event)
+        task = store.record(task, Exited(at=NOW, number=number, container_id="c", exit_code=9))
+    assert [(line.what, line.text) for line in store.events(task.id)] == [
+        ("submitted", ""),
+        ("placed", "on gpu1"),
+        ("started", "container c"),
+        ("preempted", "for task-x"),
+        ("exited", "exit code 9"),
+        ("queued again", "for task-x"),
+        ("placed", "on gpu1"),
+        ("started", "container c"),
+        ("exited", "exit code 9"),
+        ("tried again", f"try 2 of 4 at {NOW + timedelta(seconds=10):%H:%M:%S} UTC"),
+    ]
+
+
+def test_news_of_a_stop_that_a_cancel_overtook_is_stale(store):
+    task = store.submit(a_task(1))
+    task = store.record(task, Placed(at=NOW, worker_id="gpu1"))
+    task = store.record(task, Started(at=NOW, number=1, container_id="c"))
+    stopping = store.record(task, StopAsked(at=NOW, reason="for task-x", requeue=True))
+    cancelled = store.record(stopping, StopAsked(at=NOW))
+    exit_seen = Exited(at=NOW, number=1, container_id="c", exit_code=137)
+    assert store.record(stopping, exit_seen) is None, "it would have run again"
+    assert store.record(cancelled, exit_seen).state is State.CANCELLED
 
 
 # ------------------------------------------------------------------ speed comes from indexes

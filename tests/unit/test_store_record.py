@@ -32,16 +32,17 @@ from cloudai.core.lifecycle import (
     StopAsked,
     advance,
 )
-from cloudai.core.model import State, Task, TaskSpec
+from cloudai.core.model import Cause, State, Task, TaskSpec
 from cloudai.store import Store, database
+from cloudai.store.story import tell
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def a_task(number=1, **fields):
+def a_task(number=1, *, retries=0, **fields):
     return Task(
         id=f"task-1700000000-{number:06}",
-        spec=TaskSpec(image="alpine"),
+        spec=TaskSpec(image="alpine", retries=retries),
         state=State.QUEUED,
         created_at=NOW,
         **fields,
@@ -186,7 +187,14 @@ def events(number):
         st.builds(Placed, at=at, worker_id=st.sampled_from(["gpu1", "gpu2"])),
         st.builds(Refused, at=at, number=numbers, reason=reasons),
         st.builds(Started, at=at, number=numbers, container_id=containers, gpus=gpus),
-        st.builds(StartFailed, at=at, number=numbers, reason=reasons, exit_code=codes),
+        st.builds(
+            StartFailed,
+            at=at,
+            number=numbers,
+            reason=reasons,
+            exit_code=codes,
+            cause=st.sampled_from([Cause.START, Cause.PULL]),
+        ),
         st.builds(
             Exited,
             at=at,
@@ -195,8 +203,9 @@ def events(number):
             exit_code=codes,
             oom_killed=st.booleans(),
             error=reasons,
+            by_itself=st.booleans(),
         ),
-        st.builds(StopAsked, at=at, reason=reasons),
+        st.builds(StopAsked, at=at, reason=reasons, requeue=st.booleans()),
         st.builds(Gone, at=at, number=numbers, reason=reasons),
         st.builds(Restarted, at=at, number=numbers),
         st.builds(Lost, at=at, number=numbers, reason=st.just("away"), requeue=st.booleans()),
@@ -223,6 +232,7 @@ class AnySequence(RuleBasedStateMachine):
         self.model = {}
         self.seen = {}
         self.stories = {}
+        self.assignments = {}
         self.made = 0
         self.touched = ""
 
@@ -235,11 +245,12 @@ class AnySequence(RuleBasedStateMachine):
         self.store.close()
         shutil.rmtree(self.folder)
 
-    @rule(target=ids, direct=st.booleans())
-    def submit(self, direct):
+    @rule(target=ids, direct=st.booleans(), retries=st.integers(0, 3))
+    def submit(self, direct, retries):
         self.made += 1
         self.touched = f"task-1700000000-{self.made:06}"
-        task = self.store.submit(a_task(self.made, direct=direct))
+        task = self.store.submit(a_task(self.made, direct=direct, retries=retries))
+        self.assignments[task.id] = {}
         self.model[task.id] = task
         self.seen[task.id] = [task]
         self.stories[task.id] = 1
@@ -259,19 +270,35 @@ class AnySequence(RuleBasedStateMachine):
             return
         assert present is not None
         assert not present.state.final, "an end is for ever"
-        assert given == present, "stale news was written"
+        assert self.but_harvest(given) == self.but_harvest(present), "stale news was written"
         assert after == advance(given, event)
+        # That a log came home meanwhile is no change of the task, and is kept.
+        after = advance(present, event)
         self.model[task_id] = after
         self.seen[task_id].append(after)
-        self.stories[task_id] += 1
+        self.stories[task_id] += len(tell(event, given, after))
+        if after.assignment:
+            self.assignments[task_id][after.assignment.number] = after.assignment
+        assert after.failures <= after.spec.retries
+
+    @staticmethod
+    def but_harvest(task):
+        held = task.assignment
+        return replace(task, assignment=held and replace(held, harvested=False))
 
     @rule(task_id=ids)
     def harvest(self, task_id):
+        """Whatever is over, of a task that may have gone on since."""
         task = self.model.get(task_id)
-        if task and task.state.final and task.assignment:
-            self.store.mark_harvested(task_id, task.assignment.number)
-            self.model[task_id] = replace(task, assignment=replace(task.assignment, harvested=True))
-            self.seen[task_id].append(self.model[task_id])
+        for number, held in self.assignments[task_id].items() if task else ():
+            present = held.number == task.assignment.number
+            if present and task.state.assigned:
+                continue
+            self.store.mark_harvested(task_id, number)
+            harvested = self.assignments[task_id][number] = replace(held, harvested=True)
+            if present:
+                self.model[task_id] = replace(task, assignment=harvested)
+                self.seen[task_id].append(self.model[task_id])
 
     @rule(task_id=consumes(ids))
     def forget(self, task_id):
@@ -296,13 +323,15 @@ class AnySequence(RuleBasedStateMachine):
         assert self.store.tasks(limit=1000) == (known[::-1], len(known))
         assert self.store.active() == [task for task in known if not task.state.final]
         assert self.store.unharvested() == [
-            task
+            replace(
+                task, assignment=held, state=task.state if task.state.final else State.CANCELLED
+            )
             for task in known
-            if task.state.final
-            and task.assignment
-            and task.assignment.container_id
-            and not task.assignment.harvested
-            and not task.assignment.lost
+            for _, held in sorted(self.assignments[task.id].items())
+            if held.container_id
+            and not held.harvested
+            and not held.lost
+            and not (task.state.assigned and held.number == task.assignment.number)
         ]
         if task := self.model.get(self.touched):
             numbers = [each.number for each in self.store.assignments(task.id)]

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from cloudai.core.policy import Policy
 
 from .board import Board
-from .explain import Because, Why, why
+from .explain import Because, Why, in_one_line, why
 from .ranking import Ranking
 from .snapshot import (
     Ask,
@@ -53,6 +53,7 @@ __all__ = [
     "Why",
     "ask_of",
     "empty_place",
+    "in_one_line",
     "schedule",
     "shape_of",
     "why",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from heapq import heapify, heappop, heappush, heapreplace
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from cloudai.core.capacity import WHOLE, Free
 from cloudai.core.gpus import ANY, Wish
-from cloudai.core.labels import parse
+from cloudai.core.labels import meets_any, parse
 from cloudai.core.model import Resources
 
 from .snapshot import Place, Running, Shape
@@ -455,19 +456,15 @@ def first_unmet(condition: Condition, facts: dict[str, tuple[str, ...]]) -> str:
     target, nodes, require, avoid = condition
     if target is not None and facts["worker"] != (target,):
         return f"it is not {target}"
-    if nodes and not any(is_node(node, facts) for node in nodes):
+    if nodes and not meets_any(nodes, facts):
         return f"it is not {' or '.join(nodes)}"
     for text in require:
-        if not parse(text).meets(facts):
+        if not _parsed(text).meets(facts):
             return f"it has not {text}"
     for text in avoid:
-        if parse(text).meets(facts):
+        if _parsed(text).meets(facts):
             return f"it has {text}, which is to be avoided"
     return ""
 
 
-def is_node(node: str, facts: dict[str, tuple[str, ...]]) -> bool:
-    """A ``--node`` by the worker's id, a pool it is in, or an expression over its labels."""
-    if node in facts["worker"] or node in facts["pool"]:
-        return True
-    return "=" in node and parse(node).meets(facts)
+_parsed = lru_cache(4096)(parse)
