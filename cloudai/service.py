@@ -197,7 +197,7 @@ class Service:
             task = await self.find(wanted)
             if task.state.final:
                 raise Conflict(f"Task {task.id} is {task.state} already")
-            if task.state is State.STOPPING and not task.stop_reason:
+            if task.state is State.STOPPING and not (task.stop_reason or task.requeue):
                 return task
             moved = await self.record(task, StopAsked(at=now()))
             if moved is not None:
@@ -214,12 +214,12 @@ class Service:
             raise Conflict(
                 f"Task {task.id} is {task.state}", hint=f"first: cloudai cancel {task.id}"
             )
-        held = task.assignment
-        if held and held.container_id and not (held.harvested or held.lost):
-            raise Conflict(
-                f"Task {task.id}: its log is still on {task.worker_id}",
-                hint="try again once the worker is reachable and the log is home",
-            )
+        for held in await self.in_thread(self.store.assignments, task.id):
+            if held.container_id and not (held.harvested or held.lost):
+                raise Conflict(
+                    f"Task {task.id}: its log is still on {held.worker_id}",
+                    hint="try again once the worker is reachable and the log is home",
+                )
         await self.in_thread(self._forget, task.id)
         return task
 

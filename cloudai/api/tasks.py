@@ -152,12 +152,16 @@ async def logs(
     tail: Annotated[int | None, Query(ge=0)] = None,
     since: str | None = None,
     marks: bool = True,
+    number: Annotated[int | None, Query(ge=1)] = None,
 ) -> StreamingResponse:
-    """Bytes as the container wrote them; with ``marks``, a line where something is missing."""
+    """Bytes as the container wrote them; with ``marks``, a line where something is missing.
+    Of the latest assignment, or of that ``number``."""
     desk = desk_of(request)
     task = await desk.service.find(task_id)
     begin = parse_since(since, now()) if since else 0
-    stream = await desk.logs(task, since=begin, tail=tail, follow=follow, marks=marks)
+    stream = await desk.logs(
+        task, since=begin, tail=tail, follow=follow, marks=marks, number=number
+    )
     return StreamingResponse(
         while_listening(request, stream), media_type="application/octet-stream"
     )

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ from cloudai.core.errors import (
     Insufficient,
     InvalidInput,
     LogUnreadable,
+    NotFound,
     StoreFailed,
     WorkerNotActive,
     WorkerNotFound,
@@ -31,6 +32,7 @@ from cloudai.core.errors import (
 from cloudai.core.lifecycle import StopAsked
 from cloudai.core.lost import marked_lost
 from cloudai.core.model import Assignment, OnLost, State, Task, WorkerSpec
+from cloudai.core.request import OF_THE_QUEUE
 from cloudai.core.symptoms import TELLING, symptom
 from cloudai.crash import point
 from cloudai.engines import Engine, Finding, Order, Usage
@@ -93,12 +95,7 @@ class Desk:
         target = body.get("target")
         if target not in (None, worker_id):
             raise InvalidInput(f"target is {target!r}, and the dispatch is to {worker_id}")
-        if body.get("on_lost") == OnLost.REQUEUE:
-            raise InvalidInput(
-                "on_lost: a dispatched task never waits in the queue; give wait or fail",
-                hint="`cloudai task --target` goes to one worker through the queue",
-                field="on_lost",
-            )
+        _refuse_wishes_for_the_queue(body)
         task, created = await self.service.submit(body, default_user=default_user, direct=True)
         if not created:
             return task
@@ -279,15 +276,30 @@ class Desk:
         tail: int | None = None,
         follow: bool = False,
         marks: bool = True,
+        number: int | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """A task's log as the container wrote it: what is home, what is new on the worker, and
         with ``follow`` what is still to come, however long its worker is away. ``since`` in
         nanoseconds. Raises before the first byte when the worker cannot be reached and nothing
         is home, unless there is more to follow. ``marks``: with a line where something is
-        missing."""
+        missing. ``number``: of that assignment, where it is not the latest one; raises
+        ``NotFound`` where there is none."""
+        if number is not None:
+            task = await self._as_assigned(task, number)
         if not follow or has_container_or_end(task):
             await self._catch_up(task, follow=follow)
         return self._stream_log(task, since, tail, follow=follow, marks=marks)
+
+    async def _as_assigned(self, task: Task, number: int) -> Task:
+        """The task with that assignment in place of its latest; an earlier one is over."""
+        if task.assignment is not None and task.assignment.number == number:
+            return task
+        every = await self.service.in_thread(self.service.store.assignments, task.id)
+        for one in every:
+            if one.number == number:
+                return replace(task, assignment=one, state=State.CANCELLED)
+        known = ", ".join(str(one.number) for one in every) or "none yet"
+        raise NotFound(f"Task {task.id} has no try {number}", hint=f"there are: {known}")
 
     async def symptom(self, task: Task) -> str:
         """What the end of a failed task's log, as far as it is home, says about its worker."""
@@ -405,6 +417,23 @@ class Desk:
         link = self.controller.fleet.get(worker_id) if worker_id else None
         links = [link] if link else self.controller.fleet.workers()
         return links[0].engine.preview(order) if links else ""
+
+
+def _refuse_wishes_for_the_queue(body: Mapping[str, object]) -> None:
+    hint = "`cloudai task WORKER IMAGE` goes to one worker through the queue"
+    if body.get("on_lost") == OnLost.REQUEUE:
+        raise InvalidInput(
+            "on_lost: a dispatched task never waits in the queue; give wait or fail",
+            hint=hint,
+            field="on_lost",
+        )
+    for field in OF_THE_QUEUE:
+        if body.get(field) is not None:
+            raise InvalidInput(
+                f"{field}: a dispatched task never waits in the queue; leave it out",
+                hint=hint,
+                field=field,
+            )
 
 
 def _to_be_trusted(known: Link, *, asked: WorkerSpec) -> WorkerSpec:
