@@ -37,6 +37,7 @@ UNCONDITIONAL: Condition = (None, (), (), ())
 OF_FREE = ("cpu", "memory", "storage")
 OF_TOTAL = ("total_cpu", "total_memory", "total_storage")
 NOTHING_AT_ALL = Resources()
+LOG_LENGTH = 4096
 
 
 class View:
@@ -178,6 +179,12 @@ class Workers:
         self.storage: list[int] = []
         self.soft: set[int] = set()
         """Workers with tasks that are being stopped, or could be for another."""
+        self.log: list[int] = []
+        """Workers whose free part changed, in that order, since the epoch began."""
+        self.epoch = 0
+        self.kind_of: list[int] = []
+        self.unsorted: set[int] = set()
+        """Workers of which ``packing`` does not know the kind."""
         self.total_cpu = 0
         self.total_memory = 0
         self.total_gpu = 0
@@ -215,6 +222,7 @@ class Workers:
             self._remember(one, i)
         self.tasks[i] = len(self.running[i])
         facts = place.facts()
+        self.unsorted.add(i)
         if facts != self.facts[i] or len(self._conditions[UNCONDITIONAL]) == i:
             self.facts[i] = facts
             self._judge(i)
@@ -288,8 +296,15 @@ class Workers:
             self.busy[i] = busy(free)
             self.cpu[i], self.memory[i], self.storage[i] = free.cpu, free.memory, free.storage
         self._stale.add(i)
+        self._note(i)
         for view in self.views.values():
             view.write(i, free)
+
+    def _note(self, i: int) -> None:
+        if len(self.log) > LOG_LENGTH + 16 * len(self.places):
+            self.log.clear()
+            self.epoch += 1
+        self.log.append(i)
 
     # ---------------------------------------------------------------- a task comes and goes
 
