@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -311,6 +312,17 @@ def test_a_table_whose_reader_is_gone_is_no_fault(home: Path, stub: StubControll
         assert running.stderr is not None
         assert running.stderr.read() == b""
         assert running.wait(10) == 141
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams_lead_nowhere(closed: str, home: Path, stub: StubController) -> None:
+    stub.on("GET /tasks/", {"tasks": [make_task()], "total": 1})
+    line = f"{shlex.join(command('tasks'))} {closed}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (TASK_ID in done.stdout) == (closed in ("2>&-", "<&-"))
 
 
 @pytest.mark.parametrize(
