@@ -189,6 +189,10 @@ class Desk:
         link = self.controller.link(worker_id)
         findings = await examine(link.engine)
         link.poke()
+        if link.twin:
+            twin = f"the same machine and engine as {link.twin}: both would be booked"
+            mend = f"remove {worker_id} or {link.twin} from the inventory"
+            findings = (*findings, Finding(check="one machine", ok=False, found=twin, mend=mend))
         return findings
 
     async def examine_home(self) -> tuple[Finding, ...]:

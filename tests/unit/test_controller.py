@@ -471,6 +471,9 @@ async def test_two_workers_that_are_one_machine_are_not_booked_twice(a_bench):
         assert task.worker_id == "w1"
         with pytest.raises(WorkerNotActive):
             await bench.dispatch("w2")
+        broken = [one for one in await bench.desk.doctor("w2") if not one.ok]
+        assert ["same machine and engine as w1" in one.found for one in broken] == [True]
+        assert all(one.ok for one in await bench.desk.doctor("w1"))
 
 
 async def test_a_worker_in_trouble_sends_the_task_back_to_the_queue(a_bench):
