@@ -83,9 +83,10 @@ class Desk:
         *,
         default_user: str,
         timeout: float,
-    ) -> Task:
+    ) -> tuple[Task, bool]:
         """Seed 000: bypasses queue and scheduler. Answers once the container runs or has ended,
-        or with the task still ``starting`` after ``timeout`` seconds (an image being pulled).
+        or with the task still ``starting`` after ``timeout`` seconds (an image being pulled);
+        and whether it is new, or what the same idempotency key made before.
 
         A failed dispatch leaves the task ``failed`` with that reason, reserves nothing, and
         raises why, with ``task_id`` in the details.
@@ -96,12 +97,12 @@ class Desk:
         if body.get("on_lost") == OnLost.REQUEUE:
             raise InvalidInput(
                 "on_lost: a dispatched task never waits in the queue; give wait or fail",
-                hint="`cloudai task --target` goes to one worker through the queue",
+                hint="`cloudai task WORKER IMAGE` goes to one worker through the queue",
                 field="on_lost",
             )
         task, created = await self.service.submit(body, default_user=default_user, direct=True)
         if not created:
-            return task
+            return task, False
         try:
             await self._check(worker_id, timeout)
         except CloudaiError as error:
@@ -109,7 +110,8 @@ class Desk:
             await self.service.record(task, StopAsked(at=now(), reason=error.message))
             raise
         await self.controller.place(task, worker_id)
-        return await self.controller.wait_for(task.id, has_left_starting, timeout=timeout)
+        placed = await self.controller.wait_for(task.id, has_left_starting, timeout=timeout)
+        return placed, True
 
     async def _check(self, worker_id: str, timeout: float) -> None:
         link = self.controller.link(worker_id)
@@ -450,10 +452,16 @@ def has_container_or_end(task: Task) -> bool:
     )
 
 
-def why_dispatch_failed(task: Task) -> CloudaiError:
-    """The error of a dispatched task that the worker did not take, by its words."""
+def why_dispatch_failed(task: Task, *, again: bool) -> CloudaiError:
+    """The error of a dispatched task that the worker did not take, by its words; ``again``: its
+    idempotency key was used for it before."""
     kind = Insufficient if task.reason.startswith("Insufficient ") else EngineFailed
-    return kind(task.reason, task_id=task.id)
+    hint = (
+        f"that was {task.id}, made before with the same idempotency key; nothing was tried now"
+        if again
+        else ""
+    )
+    return kind(task.reason, hint=hint, task_id=task.id)
 
 
 async def examine(engine: Engine) -> tuple[Finding, ...]:

@@ -179,6 +179,28 @@ def test_dispatch_waits_for_an_image_and_tells_how_it_went(
     assert [one.query for one in stub.asked[1:]] == [{"until": ["started"], "timeout": ["25"]}] * 2
 
 
+def test_the_same_key_again_says_that_nothing_new_was_dispatched(
+    cloudai: Cloudai, stub: StubController
+) -> None:
+    stub.on(DISPATCH, Reply(make_running(), 200))
+    out = cloudai("dispatch", "worker-1", "alpine", "--idempotency-key", "k").out
+    assert out.startswith(f"✅ Task {TASK_ID} was there before")
+
+
+def test_dispatch_does_not_wait_for_a_worker_that_went_away(
+    cloudai: Cloudai, stub: StubController
+) -> None:
+    starting = make_task(status="starting", worker_id="worker-1")
+    stub.on(DISPATCH, Reply(starting, 201))
+    blink, away = ({"reachable": False, "since": ago(seconds=long)} for long in (0, 30))
+    stub.on(ONE, {**starting, "worker_seen": blink}, {**starting, "worker_seen": away})
+    result = cloudai("dispatch", "worker-1", "alpine")
+    assert result.code == 5
+    assert f"worker-1 went out of reach while it was starting {TASK_ID}" in result.err
+    assert f"`cloudai show {TASK_ID}`" in result.err
+    assert len(stub.asked) == 3
+
+
 def test_a_dispatched_task_that_ran_and_failed_was_dispatched(
     cloudai: Cloudai, stub: StubController
 ) -> None:

@@ -14,7 +14,7 @@ from cloudai.controller import desk as desk_module
 from cloudai.controller import effects as effects_module
 from cloudai.controller import link as link_module
 from cloudai.controller import loop as loop_module
-from cloudai.controller.desk import Desk, has_ended, has_left_starting
+from cloudai.controller.desk import Desk, has_ended, has_left_starting, why_dispatch_failed
 from cloudai.controller.link import Reach
 from cloudai.controller.loop import Controller
 from cloudai.core.errors import (
@@ -88,7 +88,10 @@ class Bench:
 
     async def dispatch(self, worker: str, **body: object) -> Task:
         body = {"docker_image": "busybox", **body}
-        return await self.desk.dispatch(worker, body, default_user="ann", timeout=SECONDS)
+        task, self.dispatched_anew = await self.desk.dispatch(
+            worker, body, default_user="ann", timeout=SECONDS
+        )
+        return task
 
     async def reach(self, task: Task, state: State) -> Task:
         found = await self.controller.wait_for(
@@ -292,6 +295,17 @@ async def test_dispatch_answers_when_it_runs_or_why_not(a_bench):
         with pytest.raises(WorkerNotActive, match="Worker w1 is not active"):
             await bench.dispatch("w1")
         assert len(bench.workers["w1"].containers) == 1
+
+
+async def test_the_same_key_dispatches_once_and_tells_what_came_of_it(a_bench):
+    async with a_bench(w1=FakeWorker(cpus=4)).running() as bench:
+        first = await bench.dispatch("w1", idempotency_key="k")
+        assert bench.dispatched_anew
+        assert (await bench.dispatch("w1", idempotency_key="k")).id == first.id
+        assert not bench.dispatched_anew
+        refused = await bench.dispatch("w1", req_cpu=100, idempotency_key="big")
+        error = why_dispatch_failed(refused, again=True)
+        assert (error.exit_code, refused.id in error.hint) == (4, True)
 
 
 async def test_dispatch_to_an_unreachable_worker_says_so_at_once(a_bench):
