@@ -410,7 +410,11 @@ class Desk:
         worker_id = task.worker_id or task.spec.target
         link = self.controller.fleet.get(worker_id) if worker_id else None
         links = [link] if link else self.controller.fleet.workers()
-        return links[0].engine.preview(order) if links else ""
+        if links:
+            return links[0].engine.preview(order)
+        # Before the first worker is registered, too: nothing is asked of this one.
+        nobody = WorkerSpec(id="local", connection="local")
+        return self.controller.fleet.connect(nobody).preview(order)
 
 
 def _to_be_trusted(known: Link, *, asked: WorkerSpec) -> WorkerSpec:

@@ -27,10 +27,12 @@ from cloudai.core.errors import (
 )
 from cloudai.core.model import Phase, State, Task
 from cloudai.engines import NotAdmitted
+from cloudai.engines.docker import DockerEngine
 from cloudai.engines.fake import FakeEngine, FakeWorker, Fault
 from cloudai.engines.fake_worker import Job
 from cloudai.inventory import InventoryFile
 from cloudai.service import Service, now
+from cloudai.shells.local import LocalShell
 
 SECONDS = 5.0
 """How long anything may take here; only a broken test waits so long."""
@@ -295,6 +297,16 @@ async def test_dispatch_answers_when_it_runs_or_why_not(a_bench):
         with pytest.raises(WorkerNotActive, match="Worker w1 is not active"):
             await bench.dispatch("w1")
         assert len(bench.workers["w1"].containers) == 1
+
+
+async def test_a_task_is_previewed_before_there_is_a_worker(a_bench, monkeypatch):
+    async with a_bench().running() as bench:
+        monkeypatch.setattr(
+            bench.controller.fleet, "connect", lambda spec: DockerEngine(spec, LocalShell())
+        )
+        task = await bench.submit(docker_image="alpine", argv=["true"])
+        assert bench.desk.preview(task).startswith("docker run -d ")
+        assert bench.controller.fleet.workers() == []
 
 
 async def test_the_same_key_dispatches_once_and_tells_what_came_of_it(a_bench):
