@@ -131,10 +131,15 @@ def _started(session: Session, worker: str, body: dict[str, Any]) -> tuple[Task,
             "POST", worker_path(worker, "dispatch"), body=body, query={"timeout": patience}
         )
         task: Task = answer.data
-        while task["status"] in ("queued", "starting"):
-            _check_reach(task)
-            status.show(standing(task))
-            task = until(session.client, task["task_id"], "started", timeout=patience)
+        try:
+            while task["status"] in ("queued", "starting"):
+                _check_reach(task)
+                status.show(standing(task))
+                task = until(session.client, task["task_id"], "started", timeout=patience)
+        except KeyboardInterrupt:
+            status.clear()
+            goes_on(task["task_id"])
+            raise
     finally:
         status.clear()
     if task["status"] == "failed" and task["started_at"] is None:

@@ -363,6 +363,27 @@ def test_ctrl_c_ends_quietly_and_ends_no_task(
         assert err == b""
 
 
+def test_ctrl_c_while_a_dispatched_image_is_pulled_says_that_it_goes_on(
+    home: Path, stub: StubController, over: threading.Event
+) -> None:
+    pulling = make_task(status="starting", worker_id="worker-1")
+    stub.on("POST /workers/worker-1/dispatch", Reply(pulling, 201))
+    waits = threading.Event()
+
+    def asked_again(_: Asked) -> Reply:
+        waits.set()
+        over.wait(10)
+        return Reply(pulling)
+
+    stub.on(ONE, asked_again)
+    with process(home, "dispatch", "worker-1", "alpine") as running:
+        assert waits.wait(10)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=10)
+    assert running.returncode == 130
+    assert err.decode().splitlines()[0] == f"Task {TASK_ID} goes on."
+
+
 def test_ctrl_c_while_a_controller_is_being_started(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
