@@ -222,6 +222,10 @@ class Desk:
         known = fleet.get(spec.id)
         is_new = known is None or known.retired
         if known is not None and not is_new:
+            if known.reach is Reach.CONNECTING:
+                # The controller may have begun with this very command: what its host shows is
+                # not known yet.
+                await asyncio.gather(known.ensure(10), return_exceptions=True)
             spec = _to_be_trusted(known, asked=spec)
         else:
             # Reached now as it will be once it stands in the file, whose defaults are its own.

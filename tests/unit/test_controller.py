@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,12 +21,13 @@ from cloudai.controller.loop import Controller
 from cloudai.core.errors import (
     AuthenticationFailed,
     Conflict,
+    HostKeyUnknown,
     LogUnreadable,
     WorkerNotActive,
     WorkerNotFound,
     WorkerUnreachable,
 )
-from cloudai.core.model import Phase, State, Task
+from cloudai.core.model import Phase, State, Task, WorkerSpec
 from cloudai.engines import NotAdmitted
 from cloudai.engines.docker import DockerEngine
 from cloudai.engines.fake import FakeEngine, FakeWorker, Fault
@@ -331,6 +333,33 @@ async def test_dispatch_to_an_unreachable_worker_says_so_at_once(a_bench):
         failed = await bench.service.find(caught.value.details["task_id"])
         assert failed.state is State.FAILED
         assert not bench.workers["w1"].containers
+
+
+async def test_a_known_worker_is_trusted_also_by_the_first_command_of_all(a_bench, monkeypatch):
+    pinned: list[str] = []
+    asked = asyncio.Event()
+    probe = FakeEngine.probe
+
+    async def guarded(engine: FakeEngine) -> object:
+        if not pinned:
+            await asked.wait()
+            raise HostKeyUnknown("the host key of h is not known")
+        return await probe(engine)
+
+    async def pin(spec: WorkerSpec, fingerprint: str) -> None:
+        pinned.append(fingerprint)
+
+    monkeypatch.setattr(FakeEngine, "probe", guarded)
+    async with a_bench(w1=FakeWorker()).running() as bench:
+        bench.desk.host_keys = SimpleNamespace(pin=pin)
+        bench.controller.follow_inventory()
+        assert bench.controller.fleet.link("w1").reach is Reach.CONNECTING
+        spec = WorkerSpec(id="w1", host="h")
+        first = asyncio.create_task(bench.desk.register(spec, fingerprint="SHA256:x"))
+        await asyncio.sleep(0)
+        asked.set()
+        view, _ = await first
+        assert (pinned, view.link.reach) == (["SHA256:x"], Reach.ACTIVE)
 
 
 async def test_draining_takes_no_new_tasks_until_resumed(a_bench):
