@@ -159,8 +159,6 @@ class Service:
         return Task(
             id=new_id("task", at), spec=spec, state=State.QUEUED, created_at=at, direct=direct
         )
-            id=new_id("task", at), spec=spec, state=State.QUEUED, created_at=at, direct=direct
-        )
 
     def _store_new(self, task: Task, env: Mapping[str, str]) -> Task:
         self.vault.put(task.id, env)
