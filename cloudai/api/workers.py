@@ -36,6 +36,7 @@ class Registration(BaseModel):
     identity_file: str | None = None
     proxy_jump: str | None = None
     connection: str = "ssh"
+    min_free: int = 0
     fingerprint: str | None = None
 
 
@@ -96,8 +97,8 @@ async def show(request: Request, worker_id: str) -> shapes.Json:
 @router.post("/", status_code=201)
 async def register(request: Request, wanted: Registration) -> shapes.Json:
     """Connects, pins the host key, runs the doctor, writes the inventory."""
-    fields = wanted.model_dump(exclude={"fingerprint"}, exclude_none=True)
-    spec = check_worker(WorkerSpec(**fields))
+    fields = wanted.model_dump(exclude={"fingerprint", "min_free"}, exclude_none=True)
+    spec = check_worker(WorkerSpec(**fields, min_free_gpus=wanted.min_free))
     view, findings = await desk_of(request).register(spec, fingerprint=wanted.fingerprint)
     return {"worker": shape(view), "findings": [shapes.finding(one) for one in findings]}
 

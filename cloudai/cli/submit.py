@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,11 @@ from .asking import as_typed, task_body, task_options
 from .options import DashedCommand, common
 from .output import StatusLine, on_terminal, print_error, say, tell
 from .session import Session
+from .wishes import group_body, queue_options
 from .wording import exit_code_of, result, seconds_since, standing
+
+if TYPE_CHECKING:
+    from cloudai.client import Answer
 
 Task = dict[str, Any]
 KNOWN = "was there before: the same --idempotency-key made it; nothing new was queued"
@@ -24,6 +28,7 @@ only have been cut off for a moment."""
 
 @click.command(cls=DashedCommand)
 @task_options("[WORKER] IMAGE")
+@queue_options
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and queue nothing.")
 @common
 @click.pass_context
@@ -40,10 +45,16 @@ def task_command(ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, *
     target, image = _worker_and_image(ctx, words)
     _check(ctx, session, asked)
     body = task_body(ctx, image=image, target=target, asked=asked)
+    group = group_body(ctx, body, asked)
     with as_typed(session), _meant_as_image(target, image, body):
         answer = session.client.request(
-            "POST", "/tasks/", body=body, query={"dry_run": dry_run or None}
+            "POST",
+            "/groups/" if group else "/tasks/",
+            body=group or body,
+            query={"dry_run": dry_run or None},
         )
+    if group:
+        return _go_on_with_group(session, answer, wait=asked["wait"], dry_run=dry_run)
     task: Task = answer.data
     if dry_run:
         session.show(task, lambda task: _preview(task, "Nothing was queued (--dry-run)"))
@@ -82,6 +93,15 @@ def dispatch_command(ctx: click.Context, /, words: tuple[str, ...], **asked: Any
     return _go_on(session, task, asked, words=lambda: say(f"✅ Task {task['task_id']} {done}"))
 
 
+def _go_on_with_group(session: Session, answer: Answer, *, wait: bool, dry_run: bool) -> int:
+    from .groups import go_on_with, preview_group
+
+    if dry_run:
+        session.show(answer.data, preview_group)
+        return 0
+    return go_on_with(session, answer.data, known=answer.status == 200, wait=wait)
+
+
 def _worker_and_image(ctx: click.Context, words: tuple[str, ...]) -> tuple[str | None, str]:
     if not words:
         raise click.UsageError("The image is missing.", ctx=ctx)
@@ -113,6 +133,8 @@ def _check(ctx: click.Context, session: Session, asked: dict[str, Any]) -> None:
         raise click.UsageError(
             "--follow prints the task's log; with --json use --wait, and `cloudai logs`.", ctx=ctx
         )
+    if asked["follow"] and asked.get("replicas") is not None:
+        raise click.UsageError("--follow prints one log; with --replicas use --wait.", ctx=ctx)
 
 
 def _started(session: Session, worker: str, body: dict[str, Any]) -> tuple[Task, bool]:

@@ -223,6 +223,11 @@ def task_path(task: str, *rest: str) -> str:
     return "/".join(("/tasks", quote(task, safe=""), *rest))
 
 
+def group_path(group: str, *rest: str) -> str:
+    """``/groups/<group>/…``, for what ``core.names.is_group_id`` says is one."""
+    return "/".join(("/groups", quote(group, safe=""), *rest))
+
+
 def worker_path(worker: str, *rest: str) -> str:
     """``/workers/<worker>/…``. Raises ``WorkerNotFound`` for what can be no worker's id."""
     if not worker or "/" in worker:
