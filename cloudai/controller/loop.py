@@ -283,6 +283,8 @@ class Controller:
             reserved=self.reserved(),
         )
         self.planner.queue(waiting, self._refusals(), moment)
+        if waiting:
+            await self.planner.follow_use(self.service, active, moment)
         plan = self.planner.plan(moment)
         self.waiting = plan.waiting
         by_id = {task.id: task for task in active}

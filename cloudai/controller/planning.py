@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from cloudai.core.model import ContainerSight, State, Task, kind_of
+from cloudai.core.model import ContainerSight, State, Strategy, Task
 from cloudai.core.policy import Policy
 from cloudai.core.schedule import (
     Ask,
@@ -22,11 +22,14 @@ from cloudai.core.schedule import (
     in_one_line,
     why,
 )
+from cloudai.core.usage import Used, gpu_hours_within, kind_of, use_of
+from cloudai.service import Service
 
 from .fleet import Fleet, free_now, hold_of, local_clock, why_closed
 from .link import Link
 
 NONE: Mapping[str, str] = {}
+NO_USE = [0.0, 0.0, 0.0]
 
 
 class Planner:
@@ -102,9 +105,22 @@ class Planner:
                 self.board.add(ask, now.timestamp())
         self._asks = asks
 
-    def used(self, use: Mapping[str, Use], seconds: Mapping[tuple[str, str], float]) -> None:
-        """What everybody has used, and how long tasks of a kind took on each worker."""
-        self.board.set_use(use)
+    async def follow_use(self, service: Service, active: Sequence[Task], now: datetime) -> None:
+        """What everybody has used up to now, and how long tasks of the kinds that wait for the
+        fastest worker took on each."""
+        past = await service.usage(now, self.board.policy.half_life)
+        hours = await service.gpu_hours(now)
+        self.board.set_use(use_by_user(active, past, hours, now, self.board.policy.half_life))
+        fast = Strategy.PERFORMANCE_OPTIMIZED
+        kinds = {
+            ask.shape.kind
+            for ask in self._asks.values()
+            if (ask.shape.strategy or self.board.policy.strategy) is fast
+        }
+        seconds = {}
+        for kind in sorted(kinds):
+            for worker_id, mean in (await service.run_times(kind)).items():
+                seconds[kind, worker_id] = mean
         self.board.set_run_times(seconds)
 
     # ---------------------------------------------------------------- asked
@@ -143,6 +159,37 @@ class Planner:
         large = self.board.workers.large_enough(need)
         places = self.board.workers.places
         return {place.worker_id for place, able in zip(places, large, strict=True) if able}
+
+
+def use_by_user(
+    active: Iterable[Task],
+    past: Mapping[str, Used],
+    gpu_hours: Mapping[str, float],
+    now: datetime,
+    half_life: float,
+) -> dict[str, Use]:
+    """Past use, and that of what still runs."""
+    sums = {user: [one.cpu, one.memory, one.gpu] for user, one in past.items()}
+    hours = dict(gpu_hours)
+    for task in active:
+        if task.started_at is None or not task.state.assigned:
+            continue
+        user, need = task.spec.user_id, task.spec.resources
+        one = use_of(need, task.started_at, now, now=now, half_life=half_life)
+        so_far = sums.setdefault(user, [0.0, 0.0, 0.0])
+        for at, amount in enumerate((one.cpu, one.memory, one.gpu)):
+            so_far[at] += amount
+        more = gpu_hours_within(need, task.started_at, now, now=now)
+        hours[user] = hours.get(user, 0.0) + more
+    return {
+        user: Use(
+            cpu_seconds=sums.get(user, NO_USE)[0],
+            memory_seconds=sums.get(user, NO_USE)[1],
+            gpu_seconds=sums.get(user, NO_USE)[2],
+            gpu_hours_today=hours.get(user, 0.0),
+        )
+        for user in sums.keys() | hours.keys()
+    }
 
 
 def _held(task: Task, now: datetime) -> str:

@@ -164,7 +164,7 @@ class Finder:
         if free is None or i not in self.reserved or ask.shape.preemptible:
             return free
         place = self.workers.places[i]
-        return room_of(ask.user, free, place.reserved, self.workers.running[i])
+        return room_of(ask, free, place.reserved, self.workers.running[i])
 
     def lets_in(self, ask: Ask, need: Need, i: int, now: float) -> bool:
         """Whether reservations and who waits for a worker let the task have what is free."""
