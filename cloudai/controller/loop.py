@@ -84,7 +84,11 @@ class Controller:
         self.groups = Groups()
         self.setbacks = Setbacks()
         self.effects = Effects(
-            service, self.collector, could_go=self.planner.could_go, refused=self._keep_refusal
+            service,
+            self.collector,
+            could_go=self.planner.could_go,
+            refused=self._keep_refusal,
+            setbacks=self.setbacks,
         )
         self.absences = Absences()
         self.policy = Policy()
@@ -282,7 +286,7 @@ class Controller:
             closed=self._closed(),
             reserved=self.reserved(),
         )
-        self.planner.queue(waiting, self._refusals(), moment)
+        self.planner.queue(waiting, active, self._refusals(), moment)
         if waiting:
             await self.planner.follow_use(self.service, active, moment)
         plan = self.planner.plan(moment)
