@@ -138,7 +138,7 @@ def lines(scale: float = 1.0) -> Iterator[str]:
     slope = exponent([one.tasks for one in by_tasks], [one.full for one in by_tasks])
     yield f"a full pass grows with tasks to the power of {slope:.2f},"
     slope = exponent([one.workers for one in by_workers], [one.full for one in by_workers])
-    yield f"with workers to the power of {slope:.2f}; at most {most / 1024:.0f} MB for the first row"
+    yield f"with workers to the power of {slope:.2f}; {most / 1024:.0f} MB at most, first row"
 
 
 def _row(one: Cost) -> str:

@@ -294,7 +294,9 @@ def _swept() -> object:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(question=questions(), pair=st.sampled_from(COMBINATIONS))
-def test_the_worker_decides_as_the_scheduler_does(question: Question, pair: tuple[str, str]) -> None:
+def test_the_worker_decides_as_the_scheduler_does(
+    question: Question, pair: tuple[str, str]
+) -> None:
     assert ask(tools_of(pair), question) == expected(question)
 
 
@@ -418,9 +420,7 @@ CASES = {
         "ok GPU-b",
     ),
     "a share of declared memory where that is left": (
-        Question(
-            (*ONE, 250), devices=MIXED[:1], held=shares(60 * GIB), wish=Wish(None, 20 * GIB)
-        ),
+        Question((*ONE, 250), devices=MIXED[:1], held=shares(60 * GIB), wish=Wish(None, 20 * GIB)),
         "ok GPU-a",
     ),
     "a share of declared memory where less is left": (
