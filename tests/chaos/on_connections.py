@@ -269,7 +269,7 @@ def moved_clock(moved: str, **more: str) -> dict[str, str]:
 def controller_stopped(lab: Lab) -> None:
     clock = lab.folder / "clock"
     clock.write_text("+0")
-    seen = {"FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    seen = {"FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1"}
     environment = moved_clock("+0", **seen)
     del environment["FAKETIME"]  # it goes before the file
     laptop = lab.laptop(**environment)
@@ -281,8 +281,7 @@ def controller_stopped(lab: Lab) -> None:
     clock.write_text("+600")
     time.sleep(40)  # nothing happens meanwhile; that is the point
     os.kill(pid, signal.SIGCONT)
-    until(lambda: laptop.get("/tasks/"), "it answers")
-    assert {task["status"] for task in laptop.tasks() or ()} == {"running"}
+    assert {task["status"] for task in until(laptop.tasks, "it answers") or ()} == {"running"}
     all_complete(lab)
 
 
