@@ -220,6 +220,18 @@ async def test_what_a_follower_brings_again_does_not_come_home_again(bench: Benc
     assert bench.home(marks=True) == b"".join(bench.written)
 
 
+async def test_a_log_that_came_home_with_records_twice_is_mended_and_closed(bench: Bench) -> None:
+    """As an earlier version left it: it must not keep its task from being put away."""
+    bench.write(5)
+    first, second, third, *rest = ((record.at, record.data) for record in bench.container.log)
+    with bench.archive.writer(*KEY) as writer:
+        writer.make_unsure()
+        writer.extend([first, second, third, second, third, *rest])
+    await bench.finish()
+    assert bench.home(marks=True) == b"".join(bench.written)
+    assert bench.archive.complete(*KEY)
+
+
 async def test_a_clock_that_is_set_back_ends_a_follower_once(bench: Bench) -> None:
     bench.write(3, apart=60)
     bench.follow()
