@@ -73,7 +73,11 @@ def _unreadable(request: Request, error: Exception) -> JSONResponse:
     problems = [
         f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
     ]
-    return _answer(InvalidInput("; ".join(problems)))
+    # curl's -d says that it sends a form: the body is then never read as what it is.
+    sent = request.headers.get("content-type", "")
+    said = any(one["loc"] == ("body",) for one in error.errors()) and "json" not in sent
+    hint = "send an object as JSON, with the header Content-Type: application/json" if said else ""
+    return _answer(InvalidInput("; ".join(problems), hint=hint))
 
 
 def _no_such_page(request: Request, error: Exception) -> JSONResponse:

@@ -195,7 +195,9 @@ def _amounts(free: Free | None, attribute: str, **more: float | None) -> Json:
 
 
 def gpu(use: GpuUse, containers: Iterable[ContainerSight]) -> Json:
+    containers = list(containers)
     owner = {container.id: container.task_id for container in containers}
+    users = {container.task_id: container.user_id for container in containers}
     one = use.gpu
     return {
         "uuid": one.uuid,
@@ -210,6 +212,7 @@ def gpu(use: GpuUse, containers: Iterable[ContainerSight]) -> Json:
         "use": str(use.use),
         "held": use.held / 1000,
         "tasks": list(use.tasks),
+        "users": list(dict.fromkeys(users[task] for task in use.tasks if task in users)),
         "processes": [_process(process, owner) for process in one.processes],
     }
 

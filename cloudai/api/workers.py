@@ -137,10 +137,10 @@ async def dispatch(
 ) -> JSONResponse:
     """Bypasses queue and scheduler; answers when the container runs, or why not."""
     desk = desk_of(request)
-    task = await desk.dispatch(
+    task, created = await desk.dispatch(
         worker_id, body, default_user=request.app.state.default_user, timeout=timeout
     )
     never_ran = task.assignment is None or task.assignment.container_id is None
     if has_left_starting(task) and task.state is State.FAILED and never_ran:
-        raise why_dispatch_failed(task)
-    return JSONResponse(await in_full(desk, task), 201)
+        raise why_dispatch_failed(task, again=not created)
+    return JSONResponse(await in_full(desk, task), 201 if created else 200)

@@ -104,7 +104,10 @@ class Client:
         return path
 
     def headers(self) -> dict[str, str]:
-        """What every request says of us."""
+        """What every request says of us. One that starts no controller asks the one that runs,
+        whichever inventory it has: how else could it be stopped, to change over?"""
+        if not self._start:
+            return {}
         found = {"X-Cloudai-Inventory": quote(str(self.inventory.path))}
         if self.inventory.explicit:
             found["X-Cloudai-Inventory-Explicit"] = "1"

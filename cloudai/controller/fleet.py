@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from cloudai.core.capacity import Free, Hold, free_of
 from cloudai.core.errors import WorkerNotFound
+from cloudai.core.gpus import ANY, Wish
 from cloudai.core.model import Task, WorkerSpec
-from cloudai.core.schedule import Place
 from cloudai.engines import Engine
 
 from .link import Link, Reach
@@ -112,26 +112,21 @@ class Fleet:
                 log.error("worker %s is the same machine and engine as %s", link.id, twin)
             link.twin = twin
 
-    # ---------------------------------------------------------------- for the scheduler
-
-    def places(self, active: Iterable[Task], draining: set[str]) -> list[Place]:
-        """Every worker as the scheduler sees it: free parts, or why it is closed."""
-        holds = holds_by_worker(active)
-        places = []
-        for link in self.workers():
-            closed = why_closed(link, link.id in draining)
-            free = None if closed else free_now(link, holds.get(link.id, ()))
-            places.append(Place(link.id, free, closed))
-        return places
-
 
 def holds_by_worker(active: Iterable[Task]) -> dict[str, list[Hold]]:
     """What tasks with an assignment hold, by worker, seen there or not."""
     holds: dict[str, list[Hold]] = {}
     for task in active:
         if task.state.assigned and task.worker_id is not None:
-            holds.setdefault(task.worker_id, []).append(Hold(task.id, task.spec.resources))
+            holds.setdefault(task.worker_id, []).append(hold_of(task))
     return holds
+
+
+def hold_of(task: Task) -> Hold:
+    """What a task holds of its worker, seen there or not."""
+    spec = task.spec
+    wish = Wish(spec.gpu_model, spec.gpu_memory) if spec.gpu_model or spec.gpu_memory else ANY
+    return Hold(task.id, spec.resources, wish)
 
 
 def free_now(link: Link, holds: Iterable[Hold]) -> Free | None:

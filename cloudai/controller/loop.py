@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -19,8 +19,9 @@ from cloudai.core.errors import CloudaiError, WorkerNotFound
 from cloudai.core.lifecycle import Placed, StopAsked
 from cloudai.core.lost import given_up
 from cloudai.core.model import ContainerSight, State, Task, WorkerSpec
+from cloudai.core.policy import Policy
 from cloudai.core.reconcile import Sighting, Wait, reconcile
-from cloudai.core.schedule import Snapshot, schedule
+from cloudai.core.schedule import Reservation
 from cloudai.crash import point
 from cloudai.engines import Engine
 from cloudai.inventory import InventoryFile
@@ -30,7 +31,10 @@ from .absences import Absences
 from .collect import Collector
 from .effects import Effects
 from .fleet import Fleet
+from .groups import Groups
 from .link import Link, Reach
+from .planning import Planner
+from .setbacks import Setbacks
 from .signals import Signal, wait
 
 log = logging.getLogger(__name__)
@@ -76,11 +80,21 @@ class Controller:
         """The worker to use where there is no inventory at all: this machine's engine."""
         self.fleet = Fleet(connect, changed=self.wake)
         self.collector = Collector(service.archive, self.fleet.get)
+        self.planner = Planner(self.fleet)
+        self.groups = Groups()
+        self.setbacks = Setbacks()
         self.effects = Effects(
-            service, self.collector, could_go=self._could_go, refused=self._keep_refusal
+            service,
+            self.collector,
+            could_go=self.planner.could_go,
+            refused=self._keep_refusal,
+            setbacks=self.setbacks,
+            peers=self._peers,
         )
         self.absences = Absences()
-        self.waiting: dict[str, str] = {}
+        self.policy = Policy()
+        """What ops decided, as the inventory says it."""
+        self.waiting: Mapping[str, str] = {}
         """task -> why it waits, from the latest pass."""
         self.draining: set[str] = set()
         self.inventory_error: str | None = None
@@ -88,6 +102,7 @@ class Controller:
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._touched: dict[str, float] = {}
+        self._active: list[Task] = []
         self._refused: dict[tuple[str, str], Refusal] = {}
         self._signals: dict[str, Signal] = {}
         self._measured: dict[str, float] = {}
@@ -170,6 +185,7 @@ class Controller:
     async def _pass(self) -> None:
         began = time.monotonic()
         active, ended = await self.service.unfinished()
+        self._active = active
         unfinished = [*active, *ended]
         self._needed = {task.worker_id for task in unfinished if task.worker_id is not None}
         self.follow_inventory()
@@ -203,6 +219,7 @@ class Controller:
             if snapshot.error:
                 log.error("inventory: %s", snapshot.error)
             self.inventory_error = snapshot.error
+        self.policy = snapshot.policy
         specs = dict(snapshot.workers)
         if not specs and snapshot.error is None and (local := self.embedded()) is not None:
             specs = {local.id: local}
@@ -258,36 +275,65 @@ class Controller:
     # ---------------------------------------------------------------- placing
 
     async def _schedule(self, active: list[Task]) -> None:
-        queue = [
+        waiting = [
             task
             for task in active
             if task.state is State.QUEUED and not task.direct and task.id not in self._busy
         ]
-        unfinished = {task.id for task in active}
+        moment, unfinished = now(), {task.id for task in active}
         self._refused = {key: one for key, one in self._refused.items() if key[0] in unfinished}
-        refused = {key: one.why for key, one in self._refused.items() if self._counts(key[1], one)}
-        places = self.fleet.places(active, self.draining)
-        plan = schedule(Snapshot(queue, places, refused))
-        self.waiting = dict(plan.waiting)
-        by_id = {task.id: task for task in queue}
-        for task_id, worker_id in plan.placements:
-            await self.place(by_id[task_id], worker_id)
+        self.planner.follow_policy(self.policy)
+        self.planner.follow(
+            active,
+            store_id=self.service.store.id,
+            closed=self._closed(),
+            reserved=self.reserved(),
+        )
+        self.planner.queue(waiting, active, self._refusals(), moment)
+        if waiting:
+            await self.planner.follow_use(self.service, active, moment)
+        plan = self.planner.plan(moment)
+        self.waiting = plan.waiting
+        by_id = {task.id: task for task in active}
+        self.groups.laid_out(plan, by_id)
+        for placing in plan.placements:
+            await self.place(by_id[placing.task_id], placing.worker_id)
+        for victim in plan.preempt:
+            await self._stop_for_another(by_id.get(victim.task_id), victim.reason)
+        for task, why in self.groups.half_started(active, set(self._busy)):
+            await self._stop_for_another(task, why)
+
+    async def _stop_for_another(self, task: Task | None, why: str) -> None:
+        """It goes back to the queue once it has ended."""
+        if task is not None:
+            log.info("%s: %s", task.id, why)
+            await self.service.record(task, StopAsked(at=now(), reason=why, requeue=True))
+
+    def reserved(self) -> dict[str, list[Reservation]]:
+        """Parts of workers that are kept for somebody."""
+        return {}
+
+    def _peers(self, task: Task) -> tuple[str, ...]:
+        """The addresses of the workers of a task's group, by rank."""
+        links = [self.fleet.get(worker) for worker in self.groups.workers(task, self._active)]
+        return tuple(link.engine.address if link else "" for link in links)
+
+    def _closed(self) -> dict[str, str]:
+        """Workers that take no tasks though they can be reached, and why."""
+        return {**self.setbacks.set_aside(), **dict.fromkeys(self.draining, "draining")}
+
+    def _refusals(self) -> dict[str, dict[str, str]]:
+        """task -> worker -> why it did not admit it a moment ago."""
+        refusals: dict[str, dict[str, str]] = {}
+        for (task_id, worker_id), one in self._refused.items():
+            if self._counts(worker_id, one):
+                refusals.setdefault(task_id, {})[worker_id] = one.why
+        return refusals
 
     def _counts(self, worker_id: str, refusal: Refusal) -> bool:
         link = self.fleet.get(worker_id)
         freed = link is not None and link.freed_at > refusal.at
         return not freed and time.monotonic() < refusal.at + refusal.pause
-
-    def _could_go(self, task: Task) -> set[str]:
-        """Reachable workers on which the task would fit if nothing else were there."""
-        open_places = self.fleet.places((), self.draining)
-        return {
-            place.worker_id
-            for place in open_places
-            if place.free is not None
-            and task.spec.target in (None, place.worker_id)
-            and place.free.could_hold(task.spec.resources)
-        }
 
     async def place(self, task: Task, worker_id: str) -> Task | None:
         """Commits a task to a worker, then starts it there."""

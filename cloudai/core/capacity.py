@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from .model import ContainerSight, Gpu, GpuProcess, Resources, WorkerSight, WorkerSpec
+from .gpus import ANY, Wish, model_matches
+from .model import GIB, ContainerSight, Gpu, GpuProcess, Resources, WorkerSight, WorkerSpec
 
 WHOLE = 1000
 """Thousandths of a GPU that make a whole one."""
@@ -46,6 +47,31 @@ class Hold:
 
     task_id: str
     resources: Resources
+    wish: Wish = ANY
+
+
+@dataclass(slots=True)
+class Device:
+    """A GPU as tasks could still get it."""
+
+    uuid: str
+    model: str
+    memory: int | None
+    """Bytes in all; ``None``: the driver does not say."""
+    room: int
+    """Thousandths that are not held; ``WHOLE`` where nobody has any of it."""
+    memory_left: int
+    """Bytes that no share of it claims."""
+    sharers: int = 0
+
+    def suits(self, wish: Wish) -> bool:
+        if wish.model is not None and not model_matches(wish.model, self.model):
+            return False
+        return wish.memory is None or (self.memory is not None and self.memory >= wish.memory)
+
+    def claim(self, milli: int, declared: int | None) -> int:
+        """Bytes that a share of it counts for: as declared, else its part of the whole."""
+        return declared if declared is not None else (self.memory or 0) * milli // WHOLE
 
 
 @dataclass(slots=True)
@@ -53,56 +79,199 @@ class Free:
     """What is left of one worker. Mutable: a scheduling pass takes from it as it places."""
 
     total: Resources
-    reserved: Resources
-    """By labelled containers and placed tasks, not counting what ops keep back."""
-    free: Resources
+    cpu: int
+    """Thousandths of a core."""
+    memory: int
+    storage: int
+    """Bytes."""
+    devices: list[Device] = field(default_factory=list)
+    """Those that could be given at all: none that an outsider has, none that is broken."""
+    idle_left: int = 0
+    """How many idle devices tasks may still begin to use."""
+    tasks_per_gpu: int | None = None
+    reserved: Resources = field(default_factory=Resources)
+    """By labelled containers and placed tasks, not counting what ops keep back: for people, as
+    it was when it was read."""
     gpus: list[GpuUse] = field(default_factory=list)
-    shares: list[int] = field(default_factory=list)
-    """Room on each GPU that may be given, in thousandths, whole ones as 1000."""
+    """All of them, with who has each: for people."""
 
-    def lacks(self, need: Resources) -> tuple[str, float, float] | None:
+    @property
+    def free(self) -> Resources:
+        return Resources(
+            cpu_milli=self.cpu,
+            memory=self.memory,
+            storage=self.storage,
+            gpu_milli=sum(self.shares),
+        )
+
+    @property
+    def shares(self) -> list[int]:
+        """Room on each device that may be given, in thousandths, whole ones as 1000."""
+        shared = [device.room for device in self.devices if device.room < WHOLE]
+        return sorted(shared) + [WHOLE] * min(self.idle_left, len(self.devices) - len(shared))
+
+    def copy(self) -> Free:
+        """One to try things on."""
+        devices = [
+            Device(one.uuid, one.model, one.memory, one.room, one.memory_left, one.sharers)
+            for one in self.devices
+        ]
+        return Free(
+            self.total,
+            self.cpu,
+            self.memory,
+            self.storage,
+            devices,
+            self.idle_left,
+            self.tasks_per_gpu,
+            self.reserved,
+            self.gpus,
+        )
+
+    # ---------------------------------------------------------------- does it fit?
+
+    def lacks(self, need: Resources, wish: Wish = ANY) -> tuple[str, float, float] | None:
         """The first thing missing for ``need``: (what, available, required), or ``None``."""
-        if need.cpu_milli > self.free.cpu_milli:
-            return "CPU", max(0.0, self.free.cpus), need.cpus
-        if need.memory > self.free.memory:
-            return "memory", max(0.0, self.free.memory_gib), need.memory_gib
-        if need.storage > self.free.storage:
-            return "storage", max(0.0, self.free.storage_gib), need.storage_gib
-        if need.gpu_milli and not self._gpus_fit(need.gpu_milli):
-            return "GPU", self.gpu_room(need.gpu_milli) / WHOLE, need.gpus
+        if need.cpu_milli > self.cpu:
+            return "CPU", max(0, self.cpu) / 1000, need.cpus
+        if need.memory > self.memory:
+            return "memory", max(0, self.memory) / GIB, need.memory_gib
+        if need.storage > self.storage:
+            return "storage", max(0, self.storage) / GIB, need.storage_gib
+        if need.gpu_milli and self.gpu_room(need.gpu_milli, wish) < need.gpu_milli:
+            return "GPU", self.gpu_room(need.gpu_milli, wish) / WHOLE, need.gpus
         return None
 
-    def could_hold(self, need: Resources) -> bool:
+    def could_hold(self, need: Resources, wish: Wish = ANY) -> bool:
         """Whether ``need`` is within what the worker has in all."""
         return (
             need.cpu_milli <= self.total.cpu_milli
             and need.memory <= self.total.memory
             and need.storage <= self.total.storage
-            and need.gpu_milli <= self.total.gpu_milli
+            and (not need.gpu_milli or need.gpu_milli <= WHOLE * self.suiting(wish))
         )
 
-    def gpu_room(self, need: int) -> int:
+    def suiting(self, wish: Wish) -> int:
+        """How many of its GPUs are such, whoever has them."""
+        if wish == ANY:
+            return self.total.gpu_milli // WHOLE
+        return sum(_as_device(use.gpu).suits(wish) for use in self.gpus)
+
+    def gpu_room(self, need: int, wish: Wish = ANY) -> int:
         """Thousandths that a request of that kind could get: whole devices, or the best share."""
-        if need >= WHOLE:
-            return WHOLE * sum(share == WHOLE for share in self.shares)
-        return max(self.shares, default=0)
+        whole, best = self.gpu_rooms(wish, need)
+        return whole * WHOLE if need >= WHOLE else best
 
-    def _gpus_fit(self, need: int) -> bool:
-        return self.gpu_room(need) >= need
+    def gpu_rooms(self, wish: Wish = ANY, share: int = 1) -> tuple[int, int]:
+        """How many whole devices, and the largest share of one: thousandths. ``share``: what
+        the share would ask for, which decides whether its memory fits."""
+        idle, best = 0, 0
+        for device in self.devices:
+            if wish is not ANY and not device.suits(wish):
+                continue
+            if device.room == WHOLE:
+                idle += 1
+            elif device.room > best and self._may_share(device, share, wish):
+                best = device.room
+        idle = min(idle, self.idle_left)
+        return idle, WHOLE if idle else best
 
-    def take(self, need: Resources) -> None:
-        """Holds ``need``, which must fit. Shares go where the least room is left (best fit)."""
-        self.free = self.free - need
-        self.reserved = self.reserved + need
+    def _may_share(self, device: Device, milli: int, wish: Wish) -> bool:
+        if self.tasks_per_gpu is not None and device.sharers >= self.tasks_per_gpu:
+            return False
+        if device.memory is None:
+            return True
+        return device.claim(milli, wish.memory) <= device.memory_left
+
+    # ---------------------------------------------------------------- take and give back
+
+    def take(self, need: Resources, wish: Wish = ANY) -> tuple[int, ...]:
+        """Holds ``need``, which must fit; answers which of ``devices``. Shares go where the
+        least room is left (best fit), whole ones to the least devices that will do."""
+        self.cpu -= need.cpu_milli
+        self.memory -= need.memory
+        self.storage -= need.storage
         if not need.gpu_milli:
-            return
-        if need.gpu_milli < WHOLE:
-            fitting = [i for i, share in enumerate(self.shares) if share >= need.gpu_milli]
-            best = min(fitting, key=lambda i: self.shares[i])
-            self.shares[best] -= need.gpu_milli
-            return
-        for _ in range(need.gpu_milli // WHOLE):
-            self.shares.remove(WHOLE)
+            return ()
+        chosen = self.choose(need.gpu_milli, wish)
+        self.hold(chosen, need.gpu_milli, wish)
+        return chosen
+
+    def choose(self, milli: int, wish: Wish = ANY) -> tuple[int, ...]:
+        """Which devices a request that fits would get."""
+        shared, idle = [], []
+        for i, device in enumerate(self.devices):
+            if wish is not ANY and not device.suits(wish):
+                continue
+            if device.room == WHOLE:
+                idle.append(i)
+            elif milli < WHOLE and device.room >= milli and self._may_share(device, milli, wish):
+                shared.append(i)
+        if milli < WHOLE and shared:
+            return (min(shared, key=lambda i: self.devices[i].room),)
+        # Where devices differ, the large ones are kept for who asks for them.
+        idle.sort(key=lambda i: self.devices[i].memory or 0)
+        return tuple(idle[: max(1, milli // WHOLE)])
+
+    def hold(self, chosen: Iterable[int], milli: int, wish: Wish = ANY) -> None:
+        """These devices are held, whole or by a share."""
+        for i in chosen:
+            device = self.devices[i]
+            if device.room == WHOLE:
+                self.idle_left -= 1
+            device.room -= min(WHOLE, milli)
+            device.sharers += 1
+            device.memory_left -= device.claim(min(WHOLE, milli), wish.memory)
+
+    def give(self, need: Resources, chosen: Iterable[int], wish: Wish = ANY) -> None:
+        """What was held is free again."""
+        self.cpu += need.cpu_milli
+        self.memory += need.memory
+        self.storage += need.storage
+        for i in chosen:
+            device = self.devices[i]
+            device.room += min(WHOLE, need.gpu_milli)
+            device.sharers -= 1
+            device.memory_left += device.claim(min(WHOLE, need.gpu_milli), wish.memory)
+            if device.room == WHOLE:
+                self.idle_left += 1
+
+    def take_what_is_there(self, need: Resources, wish: Wish = ANY) -> tuple[int, ...]:
+        """A hold counts even where the worker shrank below it after an edit."""
+        if self.gpu_room(need.gpu_milli, wish) >= need.gpu_milli:
+            return self.take(need, wish)
+        self.take(replace(need, gpu_milli=0))
+        self.idle_left = 0
+        for device in self.devices:
+            device.room = device.memory_left = 0
+        return ()
+
+
+def _as_device(gpu: Gpu) -> Device:
+    return Device(gpu.uuid, gpu.model, gpu.memory, WHOLE, gpu.memory or 0)
+
+
+def empty_free(
+    total: Resources,
+    devices: Iterable[tuple[str, int | None]] = (),
+    *,
+    tasks_per_gpu: int | None = None,
+) -> Free:
+    """A worker with nothing on it. ``devices``: (model, bytes of memory) of each GPU."""
+    gpus = [
+        Gpu(uuid=f"GPU-{i}", index=i, model=model, memory=memory)
+        for i, (model, memory) in enumerate(devices)
+    ]
+    return Free(
+        total=replace(total, gpu_milli=WHOLE * len(gpus)),
+        cpu=total.cpu_milli,
+        memory=total.memory,
+        storage=total.storage,
+        devices=[_as_device(gpu) for gpu in gpus],
+        idle_left=len(gpus),
+        tasks_per_gpu=tasks_per_gpu,
+        gpus=[GpuUse(gpu, Use.FREE) for gpu in gpus],
+    )
 
 
 def outsiders(gpu: Gpu, ours: frozenset[str]) -> tuple[GpuProcess, ...]:
@@ -160,12 +329,9 @@ def free_of(sight: WorkerSight, spec: WorkerSpec, holds: Iterable[Hold] = ()) ->
     Capacity, less what ops keep back, less every labelled container that holds (whoever placed
     it), less ``holds`` placed and not seen yet, less memory and GPUs that others use now.
     """
-    seen = {container.task_id for container in sight.containers if container.holds}
-    reserved = Resources()
-    for container in sight.containers:
-        if container.holds:
-            reserved = reserved + container.held
-    unseen = [hold.resources for hold in holds if hold.task_id not in seen]
+    living = [container for container in sight.containers if container.holds]
+    seen = {container.task_id for container in living}
+    reserved = sum((container.held for container in living), Resources())
     uses = gpu_uses(sight.gpus, sight.containers, idle_memory=spec.gpu_idle_memory)
     total = Resources(
         cpu_milli=sight.cpus * 1000,
@@ -174,40 +340,44 @@ def free_of(sight: WorkerSight, spec: WorkerSpec, holds: Iterable[Hold] = ()) ->
         gpu_milli=WHOLE * len(sight.gpus),
     )
     left = total - spec.reserve - reserved
-    shares = _offered(uses, spec)
     free = Free(
         total=total,
+        cpu=left.cpu_milli,
+        memory=min(left.memory, sight.memory_available),
+        storage=min(left.storage, sight.disk_free),
+        devices=_devices(uses, living),
+        idle_left=_idle_left(uses, spec),
+        tasks_per_gpu=spec.tasks_per_gpu,
         reserved=reserved,
-        free=Resources(
-            cpu_milli=left.cpu_milli,
-            memory=min(left.memory, sight.memory_available),
-            storage=min(left.storage, sight.disk_free),
-            gpu_milli=sum(shares),
-        ),
         gpus=uses,
-        shares=shares,
     )
-    for need in unseen:
-        _take_what_is_there(free, need)
+    for hold in holds:
+        if hold.task_id not in seen:
+            free.take_what_is_there(hold.resources, hold.wish)
+            free.reserved = free.reserved + hold.resources
     return free
 
 
-def _offered(uses: list[GpuUse], spec: WorkerSpec) -> list[int]:
-    """Room on the GPUs that may be given: at most ``max_gpus`` in tasks' hands, and as many
-    left alone as ops reserve."""
-    shared = sorted(use.room for use in uses if use.use is Use.TASK and use.room)
+def _devices(uses: list[GpuUse], living: list[ContainerSight]) -> list[Device]:
+    """Those that are idle or in tasks' hands, with what is left of each."""
+    devices = {use.gpu.uuid: _as_device(use.gpu) for use in uses if use.use in (Use.FREE, Use.TASK)}
+    for container in living:
+        for uuid in container.gpus:
+            if (device := devices.get(uuid)) is None:
+                continue
+            milli = min(WHOLE, container.held.gpu_milli)
+            device.room = max(0, device.room - milli)
+            device.sharers += 1
+            device.memory_left -= device.claim(milli, container.gpu_memory)
+    return list(devices.values())
+
+
+def _idle_left(uses: list[GpuUse], spec: WorkerSpec) -> int:
+    """Idle GPUs that tasks may begin to use: at most ``max_gpus`` in tasks' hands, and as many
+    left alone as ops reserve or want to stay free."""
     idle = sum(use.use is Use.FREE for use in uses)
     in_hand = sum(use.use is Use.TASK for use in uses)
-    idle -= -(-spec.reserve.gpu_milli // WHOLE)
+    idle -= -(-spec.reserve.gpu_milli // WHOLE) + spec.min_free_gpus
     if spec.max_gpus is not None:
         idle = min(idle, spec.max_gpus - in_hand)
-    return shared + [WHOLE] * max(0, idle)
-
-
-def _take_what_is_there(free: Free, need: Resources) -> None:
-    """A hold counts even where the worker shrank below it after an edit."""
-    if free.gpu_room(need.gpu_milli) >= need.gpu_milli:
-        free.take(need)
-    else:
-        free.take(replace(need, gpu_milli=0))
-        free.shares.clear()
+    return max(0, idle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from math import ceil, floor
 
 LONGEST = 60
 """Characters of a foreign text that a message carries."""
@@ -53,3 +54,22 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     near = nearest(word, listed)
     known = ", ".join(listed)
     return f"did you mean {near!r}? Known: {known}" if near else f"known: {known}"
+
+
+def insufficient(what: str, available: float, required: float) -> str:
+    """Seed 000's words: ``Insufficient CPU: worker has 4.0 available, task requires 100.0``."""
+    return (
+        f"Insufficient {what}: worker has {amount(available, down=True)} available,"
+        f" task requires {amount(required)}"
+    )
+
+
+def amount(value: float, *, down: bool = False) -> str:
+    """One decimal where that is the truth, else as many as it takes, at most three.
+
+    What is available is rounded down, so that a message never says that 0.5 of 0.5 is too
+    little.
+    """
+    thousandths = floor(value * 1000 + 1e-6) if down else ceil(value * 1000 - 1e-6)
+    text = f"{thousandths / 1000:.3f}".rstrip("0")
+    return text + "0" if text.endswith(".") else text

@@ -300,6 +300,7 @@ def make_gpu(index: int, use: str = "free", **changes: Any) -> dict[str, Any]:
         "use": use,
         "held": 0.0,
         "tasks": [],
+        "users": [],
         "processes": [],
         **changes,
     }

@@ -22,7 +22,8 @@ from cloudai.core.model import (
     WorkerSight,
     WorkerSpec,
 )
-from cloudai.core.schedule import Place, Snapshot, amount, insufficient, schedule
+from cloudai.core.schedule import Ask, Place, Plan, ask_of, schedule
+from cloudai.core.wording import amount, insufficient
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -55,14 +56,19 @@ def a_container(task_id="task-1", *, phase=Phase.RUNNING, gpus=(), **held) -> Co
     )
 
 
-def a_task(number: int, *, target=None, **ask) -> Task:
+def a_task(number: int, *, target=None, refused=None, **ask) -> Ask:
     resources = Resources.of(**{"cpus": 1, "memory": 0.5, "storage": 1, **ask})
-    return Task(
+    task = Task(
         id=f"task-{number}",
         spec=TaskSpec(image="busybox", resources=resources, target=target),
         state=State.QUEUED,
         created_at=NOW,
     )
+    return ask_of(task, number, refused=refused or {})
+
+
+def placed(plan: Plan) -> list[tuple[str, str]]:
+    return [(one.task_id, one.worker_id) for one in plan.placements]
 
 
 def gpus(count: int, **more) -> list[Gpu]:
@@ -70,7 +76,11 @@ def gpus(count: int, **more) -> list[Gpu]:
 
 
 def place(worker_id="w1", **sight) -> Place:
-    return Place(worker_id, free_of(a_sight(**sight), WorkerSpec(id=worker_id)))
+    return Place(worker_id=worker_id, free=free_of(a_sight(**sight), WorkerSpec(id=worker_id)))
+
+
+def closed(worker_id: str, why: str) -> Place:
+    return Place(worker_id=worker_id, free=None, closed=why)
 
 
 def test_the_words_of_the_seed():
@@ -172,41 +182,39 @@ def test_a_worker_that_became_smaller_than_its_reservations_takes_nothing():
 
 
 def test_tasks_spread_and_every_unplaced_one_has_a_reason():
-    places = [place("w1", cpus=2), place("w2", cpus=2), Place("w3", None, "draining")]
-    plan = schedule(Snapshot([a_task(i) for i in range(5)], places))
-    assert [worker for _, worker in plan.placements] == ["w1", "w2", "w1", "w2"]
-    assert plan.waiting == {
+    places = [place("w1", cpus=2), place("w2", cpus=2), closed("w3", "draining")]
+    plan = schedule([a_task(i) for i in range(5)], places)
+    assert [worker for _, worker in placed(plan)] == ["w1", "w2", "w1", "w2"]
+    assert dict(plan.waiting) == {
         "task-4": "w1, w2: Insufficient CPU: worker has 0.0 available, task requires 1.0;"
         " w3: draining"
     }
 
 
 def test_a_target_is_the_only_candidate():
-    plan = schedule(Snapshot([a_task(1, target="w2")], [place("w1"), place("w2")]))
-    assert plan.placements == [("task-1", "w2")]
-    plan = schedule(
-        Snapshot([a_task(1, target="w2")], [place("w1"), Place("w2", None, "draining")])
-    )
-    assert plan.waiting == {"task-1": "draining"}
-    plan = schedule(Snapshot([a_task(1, target="w9")], [place("w1")]))
-    assert plan.waiting == {"task-1": "Worker w9 not found"}
+    plan = schedule([a_task(1, target="w2")], [place("w1"), place("w2")])
+    assert placed(plan) == [("task-1", "w2")]
+    plan = schedule([a_task(1, target="w2")], [place("w1"), closed("w2", "draining")])
+    assert dict(plan.waiting) == {"task-1": "draining"}
+    plan = schedule([a_task(1, target="w9")], [place("w1")])
+    assert dict(plan.waiting) == {"task-1": "Worker w9 not found"}
 
 
 def test_no_workers_says_what_to_do():
-    assert "cloudai register" in schedule(Snapshot([a_task(1)], [])).waiting["task-1"]
+    assert "cloudai register" in schedule([a_task(1)], []).waiting["task-1"]
 
 
 def test_a_worker_that_refused_a_moment_ago_is_left_alone():
-    refused = {("task-1", "w1"): "Insufficient GPU: worker has 0.0 available, task requires 1.0"}
-    plan = schedule(Snapshot([a_task(1), a_task(2)], [place("w1")], refused))
-    assert plan.placements == [("task-2", "w1")]
+    refused = {"w1": "Insufficient GPU: worker has 0.0 available, task requires 1.0"}
+    plan = schedule([a_task(1, refused=refused), a_task(2)], [place("w1")])
+    assert placed(plan) == [("task-2", "w1")]
     assert "Insufficient GPU" in plan.waiting["task-1"]
 
 
 def test_cpu_tasks_leave_gpu_workers_alone_where_they_can():
     places = [place("gpu", cpus=64, memory=256, gpus=gpus(8)), place("cpu", cpus=4)]
-    plan = schedule(Snapshot([a_task(1)], places))
-    assert plan.placements == [("task-1", "cpu")]
+    plan = schedule([a_task(1)], places)
+    assert placed(plan) == [("task-1", "cpu")]
 
 
 asks = st.builds(
@@ -221,14 +229,13 @@ asks = st.builds(
 def test_never_more_than_there_is_and_always_a_reason(wanted, sizes):
     places = [place(f"w{i}", cpus=n, gpus=gpus(n // 2)) for i, n in enumerate(sizes)]
     queue = [a_task(i, **ask) for i, ask in enumerate(wanted)]
-    plan = schedule(Snapshot(queue, places))
-    placed = dict(plan.placements)
-    assert set(placed) | set(plan.waiting) == {task.id for task in queue}
-    assert not set(placed) & set(plan.waiting)
+    plan = schedule(queue, places)
+    went = dict(placed(plan))
+    assert set(went) | set(plan.waiting) == {task.id for task in queue}
+    assert not set(went) & set(plan.waiting)
     assert all(plan.waiting.values())
     for i, n in enumerate(sizes):
-        here = [task.spec.resources for task in queue if placed.get(task.id) == f"w{i}"]
+        here = [task.shape.resources for task in queue if went.get(task.id) == f"w{i}"]
         assert sum(r.cpu_milli for r in here) <= n * 1000
         assert sum(r.memory for r in here) <= 16 * GIB
         assert sum(r.gpu_milli for r in here) <= n // 2 * 1000
-        assert all(0 <= share <= 1000 for share in places[i].free.shares)
