@@ -569,7 +569,8 @@ async def test_mig_instances_are_given(engine: DockerEngine, worker: Worker) -> 
     uuids = worker.gpus.uuids()
     assert uuids[0].startswith("MIG-")
     shown = await output(engine, worker, gpu_order(1))
-    assert f"NVIDIA_VISIBLE_DEVICES={uuids[0]}\n" in shown
+    # The first of the smallest: larger ones are kept for who asks for them.
+    assert f"NVIDIA_VISIBLE_DEVICES={uuids[2]}\n" in shown
     sight = await engine.probe()
     assert [gpu.uuid for gpu in sight.gpus] == uuids
 
