@@ -4,10 +4,12 @@ what links saw and what the store holds goes in, a plan comes out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from cloudai.core.model import ContainerSight, State, Task, kind_of
+from cloudai.core.model import ContainerSight, State, Strategy, Task
 from cloudai.core.policy import Policy
 from cloudai.core.schedule import (
     Ask,
@@ -22,11 +24,14 @@ from cloudai.core.schedule import (
     in_one_line,
     why,
 )
+from cloudai.core.usage import Used, gpu_hours_within, kind_of, use_of
+from cloudai.service import Service
 
 from .fleet import Fleet, free_now, hold_of, local_clock, why_closed
 from .link import Link
 
 NONE: Mapping[str, str] = {}
+NO_USE = [0.0, 0.0, 0.0]
 
 
 class Planner:
@@ -81,20 +86,33 @@ class Planner:
         self._touched.clear()
 
     def queue(
-        self, waiting: Iterable[Task], refused: Mapping[str, Mapping[str, str]], now: datetime
+        self,
+        waiting: Iterable[Task],
+        active: Iterable[Task],
+        refused: Mapping[str, Mapping[str, str]],
+        now: datetime,
     ) -> None:
-        """The tasks that wait, in the order of submission. ``refused``: task -> worker -> why it
-        was not admitted there a moment ago."""
+        """The tasks that wait, in the order of submission, of all that are ``active``.
+        ``refused``: task -> worker -> why it was not admitted there a moment ago."""
+        # Who of a group has ended is not waited for.
+        sizes = Counter(task.spec.group for task in active if task.spec.group is not None)
         asks: dict[str, Ask] = {}
         for task in waiting:
-            position = self._positions.setdefault(task.id, len(self._positions))
-            asks[task.id] = ask_of(
+            known = self._asks.get(task.id)
+            refusals = refused.get(task.id, NONE)
+            plain = not refusals and task.not_before is None and task.spec.group is None
+            if known is not None and plain and not known.held and not known.refused:
+                asks[task.id] = known  # what a task asks for never changes
+                continue
+            ask = ask_of(
                 task,
-                position,
+                self._positions.setdefault(task.id, len(self._positions)),
                 kind=kind_of(task.spec),
                 held=_held(task, now),
-                refused=refused.get(task.id, NONE),
+                refused=refusals,
             )
+            group = task.spec.group
+            asks[task.id] = replace(ask, group_size=sizes[group]) if group else ask
         for gone in self._asks.keys() - asks.keys():
             self.board.remove(gone)
         for task_id, ask in asks.items():
@@ -102,9 +120,22 @@ class Planner:
                 self.board.add(ask, now.timestamp())
         self._asks = asks
 
-    def used(self, use: Mapping[str, Use], seconds: Mapping[tuple[str, str], float]) -> None:
-        """What everybody has used, and how long tasks of a kind took on each worker."""
-        self.board.set_use(use)
+    async def follow_use(self, service: Service, active: Sequence[Task], now: datetime) -> None:
+        """What everybody has used up to now, and how long tasks of the kinds that wait for the
+        fastest worker took on each."""
+        past = await service.usage(now, self.board.policy.half_life)
+        hours = await service.gpu_hours(now)
+        self.board.set_use(use_by_user(active, past, hours, now, self.board.policy.half_life))
+        fast = Strategy.PERFORMANCE_OPTIMIZED
+        kinds = {
+            ask.shape.kind
+            for ask in self._asks.values()
+            if (ask.shape.strategy or self.board.policy.strategy) is fast
+        }
+        seconds = {}
+        for kind in sorted(kinds):
+            for worker_id, mean in (await service.run_times(kind)).items():
+                seconds[kind, worker_id] = mean
         self.board.set_run_times(seconds)
 
     # ---------------------------------------------------------------- asked
@@ -143,6 +174,37 @@ class Planner:
         large = self.board.workers.large_enough(need)
         places = self.board.workers.places
         return {place.worker_id for place, able in zip(places, large, strict=True) if able}
+
+
+def use_by_user(
+    active: Iterable[Task],
+    past: Mapping[str, Used],
+    gpu_hours: Mapping[str, float],
+    now: datetime,
+    half_life: float,
+) -> dict[str, Use]:
+    """Past use, and that of what still runs."""
+    sums = {user: [one.cpu, one.memory, one.gpu] for user, one in past.items()}
+    hours = dict(gpu_hours)
+    for task in active:
+        if task.started_at is None or not task.state.assigned:
+            continue
+        user, need = task.spec.user_id, task.spec.resources
+        one = use_of(need, task.started_at, now, now=now, half_life=half_life)
+        so_far = sums.setdefault(user, [0.0, 0.0, 0.0])
+        for at, amount in enumerate((one.cpu, one.memory, one.gpu)):
+            so_far[at] += amount
+        more = gpu_hours_within(need, task.started_at, now, now=now)
+        hours[user] = hours.get(user, 0.0) + more
+    return {
+        user: Use(
+            cpu_seconds=sums.get(user, NO_USE)[0],
+            memory_seconds=sums.get(user, NO_USE)[1],
+            gpu_seconds=sums.get(user, NO_USE)[2],
+            gpu_hours_today=hours.get(user, 0.0),
+        )
+        for user in sums.keys() | hours.keys()
+    }
 
 
 def _held(task: Task, now: datetime) -> str:
