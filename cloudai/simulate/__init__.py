@@ -20,17 +20,19 @@ board that places here is the one that places for real.
 
 from __future__ import annotations
 
+from .drawing import as_svg, as_text
 from .files import read_fleet_file, read_trace_file
-from .filling import Filling, fill_many
+from .filling import PUBLISHED, Filling, fill_many, is_published_list
 from .fleets import Fleet, fleet_of_header, fleet_of_workers
 from .measures import Summary, summary_of
 from .ours import trace_of_history
 from .replay import Outcome, replay
 from .rivals import RIVALS, Contestant, contestants
-from .swf import in_parts
+from .swf import in_parts, without_memory
 from .trace import Job, Trace
 
 __all__ = [
+    "PUBLISHED",
     "RIVALS",
     "Contestant",
     "Filling",
@@ -39,14 +41,18 @@ __all__ = [
     "Outcome",
     "Summary",
     "Trace",
+    "as_svg",
+    "as_text",
     "contestants",
     "fill_many",
     "fleet_of_header",
     "fleet_of_workers",
     "in_parts",
+    "is_published_list",
     "read_fleet_file",
     "read_trace_file",
     "replay",
     "summary_of",
     "trace_of_history",
+    "without_memory",
 ]

@@ -7,6 +7,7 @@ import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cloudai.core.errors import InvalidInput
 from cloudai.core.model import Resources
@@ -15,7 +16,7 @@ from cloudai.core.schedule import Ask, Board
 from .fleets import Fleet
 from .replay import plain
 from .rivals import Contestant
-from .trace import Job
+from .trace import Job, Trace
 
 FULL = 1.0
 
@@ -53,6 +54,27 @@ class Filling:
         """Standard deviation between seeds."""
         found = self.allocated[mark]
         return statistics.stdev(found) if len(found) > 1 else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "name": self.name,
+            "dropped": round(self.dropped, 6),
+            "allocated": [
+                {
+                    "arrived": mark,
+                    "mean": round(self.mean(at), 6),
+                    "sd": round(self.deviation(at), 6),
+                    "each": [round(one, 6) for one in self.allocated[at]],
+                }
+                for at, mark in enumerate(self.marks)
+            ],
+        }
+
+
+def is_published_list(trace: Trace, fleet: Fleet) -> bool:
+    """Whether it is the list that ``PUBLISHED`` is of."""
+    return trace.kind == "openb" and (len(trace.jobs), fleet.total.gpu_milli) == PUBLISHED_FOR
 
 
 def fill_many(

@@ -204,10 +204,10 @@ class _Run:
             if not self._possible[key]:
                 return TOO_LARGE
         if len(job.parts) > 1:
-            key = ("parts", *job.parts, job.placement)
-            if key not in self._possible:
-                self._possible[key] = self._fits_empty(self._asks_of(job))
-            return "" if self._possible[key] else NO_GROUP
+            whole = ("parts", *job.parts, job.placement)
+            if whole not in self._possible:
+                self._possible[whole] = self._fits_empty(self._asks_of(job))
+            return "" if self._possible[whole] else NO_GROUP
         return ""
 
     def _refuse_impossible_groups(self) -> None:
@@ -298,9 +298,7 @@ class _Run:
         """What everybody has used by now, as fair shares count it."""
         self.board.set_use(
             {
-                user: Use(
-                    cpu_seconds=used.cpu, memory_seconds=used.memory, gpu_seconds=used.gpu
-                )
+                user: Use(cpu_seconds=used.cpu, memory_seconds=used.memory, gpu_seconds=used.gpu)
                 for user, used in self.ledger.usage(moment(now)).items()
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -120,10 +120,10 @@ def _at_random(place: Place, dice: random.Random) -> Place:
     return place if place.free is None else replace(place, free=with_any_device(place.free, dice))
 
 
-def contestants(strategies: Sequence[Strategy], *, calibrate: bool) -> Iterable[Contestant]:
+def contestants(strategies: Sequence[Strategy], *, calibrate: bool) -> list[Contestant]:
     """The strategies, and with ``calibrate`` plain best-fit and random."""
-    for strategy in strategies:
-        yield Contestant(str(strategy), Policy(strategy=strategy))
+    found = [Contestant(str(strategy), Policy(strategy=strategy)) for strategy in strategies]
     if calibrate:
-        yield Contestant("best-fit", Policy(), lambda fleet, _: BestFit(fleet.widest()))
-        yield Contestant("random", Policy(), lambda _, seed: Random(seed), at_random=True)
+        found.append(Contestant("best-fit", Policy(), lambda fleet, _: BestFit(fleet.widest())))
+        found.append(Contestant("random", Policy(), lambda _, seed: Random(seed), at_random=True))
+    return found

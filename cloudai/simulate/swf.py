@@ -159,9 +159,7 @@ def in_parts(trace: Trace, cpu_milli: int, gpu_milli: int) -> Trace:
 
 def _split(job: Job, cpu_milli: int, gpu_milli: int) -> Job:
     need = job.shape.resources
-    wide, most = (
-        (need.gpu_milli, gpu_milli) if need.gpu_milli else (need.cpu_milli, cpu_milli)
-    )
+    wide, most = (need.gpu_milli, gpu_milli) if need.gpu_milli else (need.cpu_milli, cpu_milli)
     if wide <= most or most < 1000:
         return job
     most -= most % 1000
