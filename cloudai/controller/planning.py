@@ -116,8 +116,8 @@ class Planner:
                 held=_held(task, now),
                 refused=refusals,
             )
-            alone = task.spec.group is None or comes_again(task)
-            asks[task.id] = replace(ask, group_size=1 if alone else sizes[task.spec.group])
+            group = task.spec.group if not comes_again(task) else None
+            asks[task.id] = replace(ask, group_size=1 if group is None else sizes[group])
         for gone in self._asks.keys() - asks.keys():
             self.board.remove(gone)
         for task_id, ask in asks.items():
