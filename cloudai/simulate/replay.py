@@ -18,8 +18,8 @@ from .fleets import Fleet
 from .fragments import Fragments
 from .trace import Job
 
-TOO_LARGE = "fits on no worker, even an empty one"
-NO_GROUP = "its group does not fit on the empty fleet"
+TOO_LARGE = "no worker could take it, even an empty one"
+NO_GROUP = "its group would not fit, even on the empty fleet"
 LEFT_WAITING = "still waiting when the simulation ended"
 LEFT_OUT = "comes after --until"
 UNKNOWN = "run time not known"
