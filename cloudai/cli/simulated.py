@@ -22,6 +22,8 @@ def print_replays(trace: Trace, fleet: Fleet, rows: Sequence[Summary]) -> None:
     _print_about(trace, fleet)
     if rows:
         _print_counts(rows[0].not_counted, "not replayed")
+        if rows[0].at_limit:
+            say(f"       {rows[0].at_limit} ran into their time limit, which ends them")
     say()
     _print_waits(rows)
     say()
