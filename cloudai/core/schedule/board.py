@@ -45,7 +45,7 @@ class Board:
         """Waiting for something else than room."""
         self._now = 0.0
         self._owners: set[str | None] = set()
-        """Users who have something reserved."""
+        """Users who have something reserved; ``None``: priorities have."""
         self._needs: dict[int, Need] = {}
         self._blocked: set[int] = set()
         """Shapes that fit nowhere, as far as is known."""
@@ -67,7 +67,9 @@ class Board:
         """Who has something reserved sees other room than all others: their tasks are shapes
         of their own. Where priorities have, tasks of each priority are."""
         reserved = [one for i in self.finder.reserved for one in self.workers.places[i].reserved]
-        owners = {one.user for one in reserved}
+        owners: set[str | None] = {one.user for one in reserved if one.user is not None}
+        if any(one.priority for one in reserved):
+            owners.add(None)
         if owners == self._owners:
             return
         self._owners = owners
