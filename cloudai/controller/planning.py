@@ -4,7 +4,9 @@ what links saw and what the store holds goes in, a plan comes out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from cloudai.core.model import ContainerSight, State, Strategy, Task
@@ -84,20 +86,33 @@ class Planner:
         self._touched.clear()
 
     def queue(
-        self, waiting: Iterable[Task], refused: Mapping[str, Mapping[str, str]], now: datetime
+        self,
+        waiting: Iterable[Task],
+        active: Iterable[Task],
+        refused: Mapping[str, Mapping[str, str]],
+        now: datetime,
     ) -> None:
-        """The tasks that wait, in the order of submission. ``refused``: task -> worker -> why it
-        was not admitted there a moment ago."""
+        """The tasks that wait, in the order of submission, of all that are ``active``.
+        ``refused``: task -> worker -> why it was not admitted there a moment ago."""
+        # Who of a group has ended is not waited for.
+        sizes = Counter(task.spec.group for task in active if task.spec.group is not None)
         asks: dict[str, Ask] = {}
         for task in waiting:
-            position = self._positions.setdefault(task.id, len(self._positions))
-            asks[task.id] = ask_of(
+            known = self._asks.get(task.id)
+            refusals = refused.get(task.id, NONE)
+            plain = not refusals and task.not_before is None and task.spec.group is None
+            if known is not None and plain and not known.held and not known.refused:
+                asks[task.id] = known  # what a task asks for never changes
+                continue
+            ask = ask_of(
                 task,
-                position,
+                self._positions.setdefault(task.id, len(self._positions)),
                 kind=kind_of(task.spec),
                 held=_held(task, now),
-                refused=refused.get(task.id, NONE),
+                refused=refusals,
             )
+            group = task.spec.group
+            asks[task.id] = replace(ask, group_size=sizes[group]) if group else ask
         for gone in self._asks.keys() - asks.keys():
             self.board.remove(gone)
         for task_id, ask in asks.items():

@@ -376,8 +376,7 @@ class Board:
         line = strategies.line(self.need(leader.shape))
         if line is None or strategies.of(leader.shape) is Strategy.BINPACK:
             return lambda i: -self.workers.busy[i]
-        key = line.key
-        return lambda i: key(i) or 0.0
+        return line.key
 
     # ---------------------------------------------------------------- preemption
 
