@@ -179,7 +179,7 @@ class Free:
                 idle += 1
             elif device.room > best and self._may_share(device, share, wish):
                 best = device.room
-        idle = min(idle, self.idle_left)
+        idle = max(0, min(idle, self.idle_left))
         return idle, WHOLE if idle else best
 
     def _may_share(self, device: Device, milli: int, wish: Wish) -> bool:

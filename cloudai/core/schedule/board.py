@@ -19,6 +19,7 @@ from .explain import GONE, Waiting
 from .finding import FEW_CHANGED, Finder
 from .gangs import lay_out
 from .keeps import Keep, keep_for, passed
+from .lending import awaited
 from .order import Queue, Round
 from .preempt import Victims, victims_on
 from .ranking import Ranking
@@ -165,6 +166,7 @@ class Board:
         self._now = now
         self.queue.lift(now)
         plan = Plan(waiting=Waiting(self, now))
+        self._note_awaited()
         while True:
             before = len(plan.placements)
             self._renew_keeps()
@@ -179,6 +181,17 @@ class Board:
                 break
         self._make_room(plan)
         return plan
+
+    def _note_awaited(self) -> None:
+        """Who waits for what is reserved for them has it lent to nobody."""
+        finder = self.finder
+        if not finder.reserved and not finder.awaited:
+            return
+        before, finder.awaited = (
+            finder.awaited,
+            awaited(finder.reserved, self.workers, self.queue, self._need),
+        )
+        self._changed |= before - finder.awaited
 
     def _to_ask(self) -> set[int]:
         """Shapes of which something may fit."""
@@ -227,7 +240,7 @@ class Board:
         """Whether what stands in its way need not stand in the way of others of its shape."""
         if ask.refused or self.shares.over_in_pools(ask.user, ask.shape.resources):
             return True
-        return bool(self.finder.reserved) or (ask.id in self.finder.order and bool(self.keeps))
+        return ask.id in self.finder.order and bool(self.keeps)
 
     def _let_go(self, turns: Round, changed: set[int]) -> None:
         """Shapes that were asked about only for what changed, and fit there no more."""

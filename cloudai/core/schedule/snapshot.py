@@ -233,7 +233,7 @@ def ask_of(
     *,
     kind: str = "",
     held: str = "",
-    refused: Mapping[str, str] = field(default_factory=dict),
+    refused: Mapping[str, str] = NOTHING,
 ) -> Ask:
     """A queued task as the scheduler sees it."""
     spec = task.spec
