@@ -93,7 +93,9 @@ async def test_a_group_starts_as_a_whole_or_not_at_all(a_bench):
         alone = await bench.reach(await bench.submit(req_cpu=2.0, target="w2"), State.RUNNING)
         members = await a_group(bench, 2)
         await until(lambda: members[0].id in bench.controller.waiting, "it waits")
-        await until(lambda: "whole" in bench.controller.waiting[members[0].id], "and says so")
+        await until(
+            lambda: "start together" in bench.controller.waiting[members[0].id], "and says so"
+        )
         bench.workers["w2"].finish(alone.assignment.id, 0)
         there = [await bench.reach(member, State.RUNNING) for member in members]
         assert {task.worker_id for task in there} == {"w1", "w2"}
