@@ -66,8 +66,10 @@ async def test_nobody_is_stopped_who_did_not_agree_to_it(a_bench):
 
 
 async def test_the_more_important_goes_first_and_a_quota_holds(a_bench):
-    async with a_bench(w1=FakeWorker(cpus=1)).running() as bench:
-        bench.follow("{quotas: {bob: {tasks: 0}}}")
+    async with a_bench(w1=FakeWorker(cpus=2)).running() as bench:
+        bench.follow("{quotas: {bob: {tasks: 1}}}")
+        await until(lambda: bench.controller.policy.quotas, "the policy is known")
+        await bench.reach(await bench.submit(user_id="bob"), State.RUNNING)
         first = await bench.reach(await bench.submit(), State.RUNNING)
         over = await bench.submit(user_id="bob", priority="urgent")
         normal = await bench.submit()

@@ -140,7 +140,7 @@ class Finder:
         line = self.strategies.line(need)
         if line is None:
             return self.strategies.packing.best(need, candidates)
-        keys = line.column()
+        keys = line.column(self.workers.log, self.workers.epoch)
         holders = self._images.get(need.shape.image)
         if holders:
             keys = keys.copy()
