@@ -31,6 +31,8 @@ class Finder:
         """worker -> who waits for it."""
         self.reserved: set[int] = set()
         """Workers of which parts are reserved for somebody."""
+        self.awaited: set[int] = set()
+        """Those of them that lend nothing now: who has a right to it waits."""
         self.order: dict[str, int] = {}
         """task -> how many go before it, of the first ones."""
         self._images: dict[str, set[int]] = {}
@@ -159,9 +161,11 @@ class Finder:
 
     def room_for(self, ask: Ask, i: int) -> Free | None:
         """What is free on a worker for that task: reservations of others are not, unless it
-        is preemptible and so may borrow them."""
+        is preemptible and so may borrow them while nobody waits who has a right to them."""
         free = self.workers.free[i]
-        if free is None or i not in self.reserved or ask.shape.preemptible:
+        if free is None or i not in self.reserved:
+            return free
+        if ask.shape.preemptible and i not in self.awaited:
             return free
         place = self.workers.places[i]
         return room_of(ask, free, place.reserved, self.workers.running[i])
