@@ -159,7 +159,7 @@ def print_fillings(trace: Trace, fleet: Fleet, found: Sequence[Filling], *, seed
     ]
     if is_published_list(trace, fleet) and marks == (1.0, 1.3):
         rows += [
-            [f"paper: {name}", *(f"{value:.2f}" for value in values), NOTHING]
+            [f"paper:{name}", *(f"{value:.2f}" for value in values), NOTHING]
             for name, values in PUBLISHED.items()
         ]
     print_table(heads, rows)

@@ -376,3 +376,15 @@ def test_published_figures_stand_beside_their_own_list_only() -> None:
     assert PUBLISHED["FGD"] == (95.23, 95.39)
     trace = Trace(source="t", jobs=tuple(few_jobs()), kind="openb")
     assert not is_published_list(trace, fleet((4, 4)))
+
+
+def test_binpack_fills_more_than_best_fit_and_that_more_than_random() -> None:
+    """With shares and a few whole GPUs on mixed workers; for a real list see docs/simulate.md."""
+    machines = fleet(*[(96, 8)] * 6, *[(64, 4)] * 6, *[(16, 2)] * 8)
+    sizes = [0, 0.1, 0.25, 0.46, 0.5, 0.65, 0.81, 1, 1, 2] * 9
+    jobs = [job(f"t{n}", n, None, gpus=gpus, cpus=2 + 8 * gpus) for n, gpus in enumerate(sizes)]
+    found = {
+        one.name: fill_many(machines, jobs, one, seeds=range(6)).mean(1)
+        for one in contestants([Strategy.BINPACK], calibrate=True)
+    }
+    assert found["binpack"] > found["best-fit"] > found["random"]
