@@ -1,8 +1,9 @@
 """Getting a log out of an engine, whole and in order, whatever the engine lost of it.
 
 What was read without following is taken for true. What a follower brought may lack a rotation
-that it missed, so it is read once more at the end. The engine must offer, byte for byte, what
-the archive has from some boundary on; where it does not:
+that it missed, so it is read once more at the end; what it brings a second time (where it lags
+behind rotation, Docker's begins a file anew) ends it. The engine must offer, byte for byte,
+what the archive has from some boundary on; where it does not:
 
 - it dropped what the archive has (rotation, a truncated file): the archive keeps it, and goes
   on after it. Nothing in common any more: a gap.
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from bisect import bisect_right
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -29,6 +32,10 @@ COMMON = 8 * 1024**2
 """Bytes of the archive's end within which records in common are looked for."""
 TRIES = 20
 """Looks at a log whose old records keep being dropped meanwhile."""
+
+REMEMBERED = 2000
+"""Records by whose times one is known that a follower brings again."""
+MOST_MARKS = 100_000
 
 Opened = AbstractAsyncContextManager[AsyncIterator[LogRecord]]
 Open = Callable[[int], Opened]
@@ -108,6 +115,48 @@ class Expected:
         return bool(more)
 
 
+class Repeats:
+    """Tells, of the records of one stream, which it may bring for the second time.
+
+    They bear the time they had. To be asked about each that is new, in order; a "may" that is
+    wrong (streams that cross by nanoseconds do not, a clock that is set back does) costs a
+    look at the log.
+    """
+
+    def __init__(self, since: int = 0) -> None:
+        """``since``: the time from which on records were asked for."""
+        self._latest = since
+        self._times: deque[int] = deque(maxlen=REMEMBERED)
+        self._marks: set[tuple[int, int]] = set()
+        """Of the records of the latest time: the pieces of a long line all bear one."""
+        self._last = (0, 0)
+
+    def known(self, record: LogRecord) -> None:
+        """This one is not new, and stands where it belongs, also where clocks went back."""
+        if record.at < self._latest:
+            self._latest = -1
+            self._times.clear()
+        self.may_have(record)
+
+    def may_have(self, record: LogRecord) -> bool:
+        """Whether it may have come before."""
+        mark = (len(record.data), zlib.crc32(record.data))
+        if record.at > self._latest:
+            self._latest = record.at
+            self._marks.clear()
+        elif record.at == self._latest:
+            # All pieces of a line of one byte over and over are alike, but for its end.
+            if mark in self._marks and (mark != self._last or record.data.endswith(b"\n")):
+                return True
+        elif not self._times or record.at <= self._times[0] or record.at in self._times:
+            return True
+        if record.at == self._latest and len(self._marks) < MOST_MARKS:
+            self._marks.add(mark)
+        self._last = mark
+        self._times.append(record.at)
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class _Differs:
     """The engine offered another record than the archive has at ``offset``; ``None``: none."""
@@ -149,7 +198,7 @@ class Gatherer:
         size = self._writer.resume.size
         edges = [edge for edge, _ in zip(self._writer.boundaries(), range(2), strict=False)]
         start = edges[-1] if edges else Boundary(self._writer.resume.at + 1 if size else 0, size)
-        return await self._compare(start) is None
+        return await self._compare(start, repeats=Repeats(start.since)) is None
 
     async def _settle(self, *, final: bool) -> None:
         edges = list(self._writer.boundaries())[::-1]
@@ -172,14 +221,16 @@ class Gatherer:
                 return
             if differs.offset == offsets[0] == 0 and await self._has_all():
                 # A follower missed the very beginning, before which no boundary can be.
-                await self._write_anew(edges[0], still=True)
+                await self._write_anew(edges[0], at_least=self._writer.resume.size)
                 return
             inside = max(at, bisect_right(offsets, differs.offset) - 1)
             dropped = differs.record.at > self._latest_before(edges, inside + 1)
             if not dropped and not (first and differs.offset == offsets[at]):
-                # Before the first record that the archive lacks, so that the place is known.
-                lacks_first = differs.offset == offsets[inside] and inside > 0
-                await self._write_anew(edges[inside - lacks_first], still=final)
+                if differs.offset == offsets[inside] and inside > at:
+                    inside -= 1  # What is missing may be as old as what comes before it.
+                known = differs.offset - offsets[inside]
+                before = None if known else edges[inside - 1].since
+                await self._write_anew(edges[inside], known=known, before=before)
                 return
             later = [n for n in range(at + 1, len(edges)) if edges[n].since > differs.record.at]
             if not later:
@@ -212,18 +263,24 @@ class Gatherer:
         if cost >= self._room:
             self._writer.mark_beginning(began)
 
-    async def _compare(self, start: Boundary) -> _Differs | None:
+    async def _compare(self, start: Boundary, *, repeats: Repeats | None = None) -> _Differs | None:
         """Reads on from a boundary and appends what is new; says where the engine and the
-        archive differ, with nothing appended then."""
+        archive differ, with nothing appended then. ``repeats`` ends it at what came before,
+        with that not appended."""
         expected = Expected(self._archive.read_from(*self._key, start.offset, marks=False))
         sink = Sink(self._writer, grown=self._grown)
         try:
             async with self._open(start.since) as records:
                 async for record in records:
                     if sink.used or expected.done:
+                        if repeats is not None and repeats.may_have(record):
+                            log.info("%s: a follower brings records again", self._key)
+                            return _Differs(self._writer.resume.size, record)
                         sink.add(record)
                     elif not expected.is_next(record.data):
                         return _Differs(start.offset + expected.matched, record)
+                    elif repeats is not None:
+                        repeats.known(record)
         finally:
             sink.flush()
         if sink.used or expected.done:
@@ -279,9 +336,17 @@ class Gatherer:
         for record in offered[known:]:
             sink.add(record)
 
-    async def _write_anew(self, start: Boundary, *, still: bool) -> None:
-        """Writes the archive's end from a boundary on as the engine has it. ``still``: it
-        drops nothing meanwhile; else raises ``EngineFailed`` where it did."""
+    async def _write_anew(
+        self, start: Boundary, *, known: int = 0, before: int | None = None, at_least: int = 0
+    ) -> None:
+        """Writes the archive's end from a boundary on as the engine has it, which may be less:
+        a follower may have brought something twice.
+
+        The engine drops the oldest first. So it has all from the boundary on if it offers
+        again the ``known`` bytes after it, or any record from the time ``before`` to it; or if
+        the log becomes ``at_least`` that long. Raises ``EngineFailed`` where it dropped them
+        meanwhile.
+        """
         old = self._writer.resume
         log.warning("%s: the log's end is written anew from byte %d", self._key, start.offset)
         expected = Expected(self._archive.read_from(*self._key, start.offset, marks=False))
@@ -289,20 +354,25 @@ class Gatherer:
         sink = Sink(rewrite, grown=lambda: None)
         same: int | None = None
         """Where in the new log that stands which ended the old one."""
-        checked = still
+        seen, begun = False, before is None
         try:
-            async with self._open(start.since) as records:
+            async with self._open(start.since if before is None else before) as records:
                 async for record in records:
-                    if not checked and not expected.is_next(record.data):
-                        raise EngineFailed("the worker's engine dropped log records meanwhile")
-                    checked = True
+                    begun = begun or record.at >= start.since
+                    if not begun:
+                        seen = True
+                        continue
+                    if before is not None and not seen:
+                        raise _dropped_meanwhile()
+                    if expected.matched < known and not expected.is_next(record.data):
+                        raise _dropped_meanwhile()
                     if same is None and record.at > old.at:
                         sink.flush()
                         same = rewrite.size
                     sink.add(record)
             sink.flush()
-            if rewrite.size < old.size:
-                raise EngineFailed("the worker's engine dropped log records meanwhile")
+            if not begun or expected.matched < known or rewrite.size < at_least:
+                raise _dropped_meanwhile()
             moved = (rewrite.size if same is None else same) - old.size
             rewrite.commit()
         except BaseException:
@@ -310,3 +380,7 @@ class Gatherer:
             raise
         self.moved += moved
         self._grown()
+
+
+def _dropped_meanwhile() -> EngineFailed:
+    return EngineFailed("the worker's engine dropped log records meanwhile")

@@ -307,13 +307,15 @@ class FakeEngine:
         self, container: FakeContainer, at: int, *, follow: bool
     ) -> AsyncGenerator[LogRecord, None]:
         breaks, name = self._breaks, container.sight.assignment_id
-        deaf, missed = container.deaf, container.missed
+        deaf, missed, repeated = container.deaf, container.missed, container.repeated
         while True:
             if breaks != self._breaks:
                 raise _error(Fault.LOST_AFTER)
             at = max(at, container.dropped)
             if follow and missed != container.missed:
                 at, missed = max(at, container.missed_to), container.missed
+            if follow and repeated != container.repeated:
+                at, repeated = min(at, container.repeated_from), container.repeated
             if follow and deaf != container.deaf:
                 await container.changed.wait()
             elif at < container.dropped + len(container.log):

@@ -83,6 +83,9 @@ class FakeContainer:
     missed: int = 0
     missed_to: int = 0
     """Followers opened before this many misses go on at this record."""
+    repeated: int = 0
+    repeated_from: int = 0
+    """Followers opened before this many repetitions go on at this record, which they had."""
     size: int = 0
     """Bytes it wrote to its own layer."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -208,6 +211,13 @@ class FakeWorker:
         container = self.containers[name]
         container.missed += 1
         container.missed_to = container.dropped + len(container.log)
+
+    def repeat(self, name: str, count: int) -> None:
+        """Followers bring the last ``count`` records again, as if they were new."""
+        container = self.containers[name]
+        container.repeated += 1
+        container.repeated_from = container.dropped + max(0, len(container.log) - count)
+        container.change()
 
     def truncate(self, name: str) -> None:
         """Somebody empties the log file. Whoever follows it hangs from now on."""

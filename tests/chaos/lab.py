@@ -94,6 +94,7 @@ class Laptop(Home):
         tail: str = "",
         cpus: float = 0.2,
         env: Mapping[str, str] | None = None,
+        time_limit: float | None = None,
         **more: str,
     ) -> str:
         """A job that writes numbered lines, and says itself when it begins and ends. Asked for
@@ -118,6 +119,8 @@ class Laptop(Home):
             "grace": 1,
             "idempotency_key": name,
         }
+        if time_limit is not None:
+            body["time_limit"] = time_limit
         task_id = self.post(body, **more)
         if insist and not task_id:
             task_id = until(partial(self.post, body), f"{name} is acknowledged")

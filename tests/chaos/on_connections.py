@@ -249,20 +249,39 @@ def all_vanish(lab: Lab) -> None:
     all_complete(lab)
 
 
+FAKETIME = Path("/usr/lib")
+"""Where the package libfaketime puts its libraries, by architecture."""
+
+
+def moved_clock(moved: str, **more: str) -> dict[str, str]:
+    """The environment of programs that see their wall clock moved by that many seconds
+    (libfaketime), and their other clocks as they are."""
+    library = next(FAKETIME.glob("*/faketime/libfaketimeMT.so.1"))
+    return {"LD_PRELOAD": str(library), "DONT_FAKE_MONOTONIC": "1", "FAKETIME": moved} | more
+
+
 @fault(
     "controller stopped",
-    how="SIGSTOP for longer than every timeout, then SIGCONT",
+    how="SIGSTOP for longer than every timeout, with its clock moved on by ten minutes"
+    " meanwhile, as of a laptop that sleeps; then SIGCONT",
     expected=STILL,
 )
 def controller_stopped(lab: Lab) -> None:
-    laptop = lab.laptop()
-    some(laptop, 6, held=True)
+    clock = lab.folder / "clock"
+    clock.write_text("+0")
+    seen = {"FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1"}
+    environment = moved_clock("+0", **seen)
+    del environment["FAKETIME"]  # it goes before the file
+    laptop = lab.laptop(**environment)
+    laptop.until_running(*some(laptop, 6, held=True, time_limit=300))
     pid = laptop.controller
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     lab.times = 1
+    clock.write_text("+600")
     time.sleep(40)  # nothing happens meanwhile; that is the point
     os.kill(pid, signal.SIGCONT)
+    assert {task["status"] for task in until(laptop.tasks, "it answers") or ()} == {"running"}
     all_complete(lab)
 
 

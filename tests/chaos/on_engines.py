@@ -7,8 +7,8 @@ import time
 from tests.fleet_lab.worker import Worker
 
 from .faults import fault
-from .lab import Lab, until
-from .on_connections import STILL, all_complete, some
+from .lab import Lab, Laptop, until
+from .on_connections import STILL, all_complete, some, worker_state
 from .witness import containers_of
 
 
@@ -54,7 +54,55 @@ def dockerd_killed_live(lab: Lab) -> None:
     lab.times = 1
     time.sleep(1)  # jobs go on without their engine
     worker.start("dockerd")
+    all_complete(lab)
+
+
+@fault(
+    "dockerd stopped",
+    how="SIGTERM; without live-restore it stops its containers first. It stays away until that"
+    " is noticed, and is started again",
+    expected="nothing is decided while it is away; then each task ends once, failed, with the"
+    " code its own container ended with; a waiting one completes",
+)
+def dockerd_stopped(lab: Lab) -> None:
+    worker = lab.fleet.workers[0]
+    laptop = lab.laptop()
+    tasks = some(laptop, 2, worker=worker, held=True)
+    laptop.until_running(*tasks)
+    worker.stop_engine()
+    lab.times = 1
+    late = laptop.submit("late", worker=worker, lines=3)
+    until(lambda: worker_state(laptop, worker) != "active", "it is noticed")
+    time.sleep(3)  # to see that nothing is made of it
+    # What it told on its way down is true; more than that nobody knows yet.
+    assert {laptop.task_of(one)["status"] for one in tasks} <= {"running", "failed"}
+    assert laptop.task_of(late)["status"] == "queued"
+    worker.start("dockerd")
+    for task in tasks:
+        ended = laptop.ended(task)
+        assert (ended["status"], ended["exit_code"]) in (("failed", 137), ("failed", 143)), ended
     lab.settle()
+    assert laptop.task_of(late)["status"] == "completed"
+
+
+@fault(
+    "dockerd restarted, with live-restore",
+    how="SIGTERM of an engine with --live-restore, started again at once, twice",
+    expected=STILL,
+)
+def dockerd_restarted_live(lab: Lab) -> None:
+    worker = lab.fleet.workers[0]
+    worker.engine_options.append("--live-restore")
+    lab.undo.append(lambda: worker.engine_options.remove("--live-restore"))
+    worker.restart("dockerd")
+    laptop = lab.laptop()
+    laptop.until_running(*some(laptop, 2, worker=worker, held=True))
+    for number in range(2):
+        worker.stop_engine()
+        worker.start("dockerd")
+        lab.times += 1
+        laptop.submit(f"late{number}", worker=worker, lines=3)
+    all_complete(lab)
 
 
 @fault(
@@ -124,7 +172,7 @@ def oom_of_a_child(lab: Lab) -> None:
 
 @fault(
     "a start that fails",
-    how="no such command; an unknown runtime's device",
+    how="no such command",
     expected="failed with the engine's word, nothing left behind",
 )
 def start_fails(lab: Lab) -> None:
@@ -134,6 +182,51 @@ def start_fails(lab: Lab) -> None:
         lab.times += 1
         assert laptop.ended(done.text.strip())["exit_code"] == 127
     lab.settle()
+
+
+@fault(
+    "no GPU runtime",
+    how="GPUs that nvidia-smi shows, on an engine that knows no runtime for them; later with it",
+    expected="nothing is started and nothing left behind; the task says what is missing; the"
+    " next one runs once the runtime is there",
+)
+def no_gpu_runtime(lab: Lab) -> None:
+    worker = lab.fleet.gpu_worker
+    hook = worker.root / "tools" / "nvidia-container-runtime-hook"
+    away = hook.with_name("away")
+
+    def give_back() -> None:
+        if away.exists():
+            away.rename(hook)
+            worker.restart("dockerd")
+
+    hook.rename(away)
+    lab.undo.append(give_back)
+    worker.restart("dockerd")
+    laptop = lab.laptop()
+    task = post_gpu_job(laptop, worker)
+    lab.times = 1
+    ended = laptop.ended(task)
+    assert (ended["status"], ended["started_at"]) == ("failed", None), ended
+    assert "GPU" in ended["reason"], ended
+    assert not containers_of(worker)
+    give_back()
+    after = post_gpu_job(laptop, worker)
+    assert laptop.ended(after)["status"] == "completed", laptop.task_of(after)
+    lab.settle()
+
+
+def post_gpu_job(laptop: Laptop, worker: Worker) -> str:
+    return laptop.post(
+        {
+            "docker_image": "alpine",
+            "argv": ["true"],
+            "req_cpu": 0.2,
+            "req_memory": "16m",
+            "req_gpu": 1.0,
+            "target": worker.name,
+        }
+    )
 
 
 @fault(

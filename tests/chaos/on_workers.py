@@ -16,7 +16,7 @@ from tests.fleet_lab.worker import Worker
 from .faults import fault
 from .history import Container
 from .lab import HELD, Lab, Laptop, until
-from .on_connections import STILL, all_complete, some, worker_state
+from .on_connections import STILL, all_complete, moved_clock, some, worker_state
 from .on_engines import run_on
 from .witness import containers_of
 
@@ -262,21 +262,14 @@ printf '%s\\n' "$told"
     all_complete(lab)
 
 
-FAKETIME = Path("/usr/lib")
-"""Where the package libfaketime puts its libraries, by architecture."""
-
-
 @fault(
     "laptop's clock wrong",
     how="the controller lives an hour ahead, then an hour back, of every worker (libfaketime)",
     expected="no time limit strikes early; " + STILL,
 )
 def laptop_clock_wrong(lab: Lab) -> None:
-    library = next(FAKETIME.glob("*/faketime/libfaketimeMT.so.1"))
     for hours in (1, -1):
-        laptop = lab.laptop(
-            LD_PRELOAD=str(library), FAKETIME=f"{3600 * hours:+}", DONT_FAKE_MONOTONIC="1"
-        )
+        laptop = lab.laptop(**moved_clock(f"{3600 * hours:+}"))
         task = post_job(lab, laptop, "sleep 5; echo done", time_limit=1800)
         assert laptop.ended(task)["status"] == "completed", laptop.task_of(task)
         # Each limit is held all the same.

@@ -103,6 +103,14 @@ async def engine(worker: Worker, here: There) -> AsyncIterator[DockerEngine]:
     await engine.close()
 
 
+@pytest.fixture
+async def either(worker: Worker, shell: There) -> AsyncIterator[DockerEngine]:
+    """Here, and over SSH."""
+    engine = DockerEngine(spec_of(worker), shell)
+    yield engine
+    await engine.close()
+
+
 def order(*argv: str, env: dict[str, str] | None = None, **changes: Any) -> Order:
     task_id = f"task-1731629400-{next(numbers):06d}"
     spec = TaskSpec(image="busybox", argv=argv or ("sleep", "600"), resources=SMALL, user_id="ann")
@@ -130,6 +138,13 @@ async def running(engine: DockerEngine, placed: Order) -> Running:
     return outcome
 
 
+async def said(worker: Worker, placed: Order, words: str) -> None:
+    """Waits until its log has these: what the shell of a job did before then, it has done."""
+    async with asyncio.timeout(30):
+        while words not in worker.docker("logs", placed.assignment_id).stdout:
+            await asyncio.sleep(0.05)
+
+
 async def output(engine: DockerEngine, worker: Worker, placed: Order) -> str:
     """Starts it, waits until it ended, and what it printed."""
     await running(engine, placed)
@@ -140,12 +155,11 @@ async def output(engine: DockerEngine, worker: Worker, placed: Order) -> str:
 # --- starting
 
 
-async def test_it_runs_with_its_limits_and_labels(shell: There, worker: Worker) -> None:
-    engine = DockerEngine(spec_of(worker), shell)
-    await engine.probe()
+async def test_it_runs_with_its_limits_and_labels(either: DockerEngine, worker: Worker) -> None:
+    await either.probe()
     placed = order(name="train", resources=dataclasses.replace(SMALL, cpu_milli=250))
     before = time.monotonic()
-    outcome = await running(engine, placed)
+    outcome = await running(either, placed)
     took = (time.monotonic() - before) * 1000
     print(f"start {took:.0f} ms")
     sight = outcome.container
@@ -184,11 +198,10 @@ async def test_a_shell_task_is_the_shells_whatever_the_entrypoint(
     assert await output(engine, worker, placed) == "42 $x\na\nb\n"
 
 
-async def test_started_twice_is_started_once(shell: There, worker: Worker) -> None:
-    engine = DockerEngine(spec_of(worker), shell)
+async def test_started_twice_is_started_once(either: DockerEngine, worker: Worker) -> None:
     placed = order()
-    first = await running(engine, placed)
-    second = await running(engine, placed)
+    first = await running(either, placed)
+    second = await running(either, placed)
     assert first.container.id == second.container.id
     assert first.container.started_at == second.container.started_at
     assert len(names(worker)) == 1
@@ -475,30 +488,32 @@ async def test_a_value_that_cannot_be_given(
 # --- stop, remove
 
 
-async def test_stop_and_remove(shell: There, worker: Worker) -> None:
-    engine = DockerEngine(spec_of(worker), shell)
-    placed = order(argv=(), shell="trap 'echo bye; exit 7' TERM; while :; do sleep 0.1; done")
+async def test_stop_and_remove(either: DockerEngine, worker: Worker) -> None:
+    script = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    placed = order(argv=(), shell=script)
     name = placed.assignment_id
-    await running(engine, placed)
+    await running(either, placed)
+    await said(worker, placed, "ready")
     with pytest.raises(EngineFailed, match="running"):
-        await engine.remove(name)
-    await engine.stop(name, grace=10)
-    sight = await engine.look(name)
+        await either.remove(name)
+    await either.stop(name, grace=10)
+    sight = await either.look(name)
     assert sight is not None
     assert (sight.phase, sight.exit_code) == (Phase.EXITED, 7)
-    await engine.stop(name, grace=10)
-    await engine.close()
-    await engine.remove(name)
+    await either.stop(name, grace=10)
+    await either.close()
+    await either.remove(name)
     assert name not in names(worker)
-    await engine.remove(name)
-    await engine.stop(name, grace=10)
+    await either.remove(name)
+    await either.stop(name, grace=10)
 
 
 async def test_one_that_ignores_term_is_killed_after_its_grace(
     engine: DockerEngine, worker: Worker
 ) -> None:
-    placed = order(argv=(), shell="trap '' TERM; while :; do sleep 0.1; done")
+    placed = order(argv=(), shell="trap '' TERM; echo ready; while :; do sleep 0.1; done")
     await running(engine, placed)
+    await said(worker, placed, "ready")
     before = time.monotonic()
     await engine.stop(placed.assignment_id, grace=1)
     assert 0.9 < time.monotonic() - before < 8
@@ -635,11 +650,10 @@ async def test_a_lock_that_is_held_is_waited_for(engine: DockerEngine, worker: W
 # --- the host
 
 
-async def test_the_probe(shell: There, worker: Worker) -> None:
-    engine = DockerEngine(spec_of(worker), shell)
+async def test_the_probe(either: DockerEngine, worker: Worker) -> None:
     placed = order()
-    await running(engine, placed)
-    sight = await engine.probe()
+    await running(either, placed)
+    sight = await either.probe()
     assert [one.assignment_id for one in sight.containers] == [placed.assignment_id]
     assert sight.engine.endpoint == worker.docker_host
     assert sight.engine.id == worker.docker("info", "--format", "{{.ID}}").stdout.strip()
@@ -656,9 +670,8 @@ async def test_the_engine_of_the_login_is_found(worker: Worker, tmp_path: Path) 
         await running(engine, order())
 
 
-async def test_the_doctor(shell: There, worker: Worker) -> None:
-    engine = DockerEngine(spec_of(worker), shell)
-    findings = {one.check: one for one in await engine.doctor()}
+async def test_the_doctor(either: DockerEngine, worker: Worker) -> None:
+    findings = {one.check: one for one in await either.doctor()}
     assert findings["docker"].ok
     assert findings["lock"].ok
     assert str(worker.root) in findings["lock"].found

@@ -170,6 +170,21 @@ async def test_rotation_under_flood_loses_nothing_that_is_kept_and_says_the_rest
     assert seen[-1][-1] == 60 * 3000 - 1
 
 
+async def test_what_dockers_follower_brings_again_at_a_rotation_comes_home_once(
+    bench: Bench,
+) -> None:
+    """Where it lags behind, it begins a file anew, and leaves others out: Docker itself, not
+    the way to it. All of it is kept, so all of it must be at home, without a gap."""
+    bench.start(
+        "n=0; while [ $n -lt 60 ]; do seq $((n * 1000)) $((n * 1000 + 999));"
+        " n=$((n + 1)); sleep 0.03; done",
+        *("--log-opt", "max-size=60k", "--log-opt", "max-file=100"),
+    )
+    bench.follow()
+    await bench.finish()
+    assert bench.home() == b"".join(b"%d\n" % n for n in range(60_000))
+
+
 NUMBERS = "seq 1 1000; while ! [ -e /go ]; do sleep 0.05; done; seq 1001 2000"
 
 

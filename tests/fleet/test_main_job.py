@@ -146,16 +146,18 @@ def test_storage_that_is_only_watched_is_stopped_with_its_reason(home):
 
 def test_cancel_is_polite_then_firm(home):
     polite = home.dispatch(
-        "worker-1", "alpine", "-c", "trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done"
-    )
+        "worker-1", "alpine", "-c",
+        "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.1; done",
+    )  # fmt: skip
     deaf = home.dispatch(
-        "worker-2", "alpine", "--grace", "1", "-c", "trap '' TERM; while :; do sleep 0.1; done"
-    )
-    until(lambda: home.json("workers")["workers"][1]["tasks"] == 1, "both run")
-    time.sleep(0.3)  # the shells need a moment to set their traps; nothing tells when
+        "worker-2", "alpine", "--grace", "1", "-c",
+        "trap '' TERM; echo ready; while :; do sleep 0.1; done",
+    )  # fmt: skip
+    for task in (polite, deaf):
+        until(lambda one=task: home.run("logs", one).out == b"ready\n", "its trap is set")
     home.run("cancel", polite, deaf)
     home.run("wait", polite, deaf, code=None)
-    assert home.run("logs", polite).out == b"bye\n"
+    assert home.run("logs", polite).out == b"ready\nbye\n"
     assert [home.show(one)["status"] for one in (polite, deaf)] == ["cancelled"] * 2
     home.run("cancel", polite, code=1)
 

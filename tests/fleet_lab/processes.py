@@ -95,6 +95,13 @@ class Daemon:
             raise FleetError(f"{self.name} is not running{self.last_words()}")
         os.kill(pid, number)
 
+    def stop(self) -> None:
+        """SIGTERM, and waits until it has ended; fine when it is not running."""
+        if self.pid is not None:
+            self.signal(signal.SIGTERM)
+            wait_until(lambda: self.pid is None, f"{self.name} ends")
+        self.pid_file.unlink(missing_ok=True)
+
     def kill(self) -> None:
         """Ends it at once, frozen or not; fine when it is not running."""
         pid = self.pid

@@ -271,6 +271,12 @@ class Worker:
         if part == "sshd":
             self.drop_connections()
 
+    def stop_engine(self) -> None:
+        """Ends dockerd as a service manager does, and waits: it stops its containers first,
+        or leaves them to themselves with ``--live-restore``.
+        """
+        self.dockerd.stop()
+
     def drop_connections(self) -> None:
         """Kills every SSH connection; the listener stays."""
         end([pid for pid in self._ssh_processes() if pid != self.sshd.pid])

@@ -10,10 +10,12 @@ import socket
 import subprocess
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from cloudai.core.errors import (
     AuthenticationFailed,
+    CloudaiError,
     EngineFailed,
     Indeterminate,
     InvalidInput,
@@ -87,6 +89,49 @@ async def test_something_else_than_sshd(network: SshNetwork) -> None:
     async with server:
         with pytest.raises(WorkerUnreachable, match=r"^Failed to connect to worker: "):
             await answer(network, WorkerSpec(id="w", host="127.0.0.1", port=port))
+
+
+async def test_a_worker_that_asks_for_our_agent_or_a_way_into_our_network_gets_none(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compromised sshd may ask for channels that nobody offered."""
+    answers: list[str] = []
+
+    async def greedy(process: asyncssh.SSHServerProcess[str]) -> None:
+        there = process.channel.get_connection()
+        for ask in (
+            there.open_agent_connection(),
+            there.open_connection("127.0.0.1", port, "", 0),
+            there.open_unix_connection(str(path)),
+        ):
+            try:
+                await ask
+            except asyncssh.ChannelOpenError as error:
+                answers.append(f"refused: {error}")
+            else:
+                answers.append("granted")
+        process.exit(0)
+
+    host_key = asyncssh.generate_private_key("ssh-ed25519")
+    with agent(lab.folder) as path:
+        add_to_agent(path, lab.key, "")
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        async with asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_host_keys=[host_key],
+            authorized_client_keys=str(lab.key.with_suffix(".pub")),
+            process_factory=greedy,
+        ) as server:
+            port = server.get_port()
+            public = host_key.export_public_key().decode().strip()
+            lab.know(f"[127.0.0.1]:{port} {public}\n")
+            network = lab.network(connect=5, login=5, command=5)
+            with pytest.raises(CloudaiError):
+                await answer(network, WorkerSpec(id="w", host="127.0.0.1", port=port, user="root"))
+            await network.close()
+    assert len(answers) == 3
+    assert all(one.startswith("refused: ") for one in answers), answers
 
 
 # ------------------------------------------------------------------ who we are

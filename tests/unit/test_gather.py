@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from cloudai.archive import Archive
 from cloudai.controller import collect
 from cloudai.controller.collect import Collection
+from cloudai.controller.gather import Repeats
 from cloudai.core.errors import CloudaiError, StoreFull
 from cloudai.core.model import Resources, TaskSpec
-from cloudai.engines import Order
+from cloudai.engines import LogRecord, Order
 from cloudai.engines.fake import FakeEngine, FakeWorker
 
 KEY = ("task-1700000000-log", 1)
@@ -132,6 +133,7 @@ steps = st.lists(
         st.tuples(st.just("restart")),
         st.tuples(st.just("rotate"), st.integers(0, 15)),
         st.tuples(st.just("truncate")),
+        st.tuples(st.just("repeated"), st.integers(1, 15)),
         st.tuples(st.just("missed"), st.integers(1, 5), st.sampled_from([0.0, 0.01, 1.0])),
     ),
     max_size=25,
@@ -176,6 +178,8 @@ async def _live(bench: Bench, plan: list[tuple[object, ...]]) -> None:
             case "missed", [count, apart]:
                 bench.write(count, apart=apart)  # type: ignore[arg-type]
                 bench.worker.miss(NAME)
+            case "repeated", [count]:
+                bench.worker.repeat(NAME, count)  # type: ignore[arg-type]
             case "truncate", _:
                 if bench.archive.size(*KEY):
                     bench.worker.truncate(NAME)
@@ -197,6 +201,61 @@ async def test_a_rotation_that_a_follower_missed_is_found_and_mended(bench: Benc
     await bench.finish()
     assert bench.home(marks=True) == b"".join(bench.written)
     assert bench.collection.moved == 4 * 8, "readers go on where they were"
+
+
+async def test_what_a_follower_brings_again_does_not_come_home_again(bench: Bench) -> None:
+    """Docker's does, where it lags behind rotation: it begins the file anew."""
+    bench.write(5, apart=1)
+    bench.follow()
+    await until(lambda: len(bench.home()) == 5 * 8, "the beginning is home")
+    bench.write(4, apart=1)
+    await until(lambda: len(bench.home()) == 9 * 8, "it went on")
+    bench.worker.repeat(NAME, 3)
+    bench.write(2, apart=1)
+    await until(lambda: bench.following is not None and bench.following.done(), "it is noticed")
+    assert bench.home() == b"".join(bench.written[:9])
+    bench.follow()
+    await until(lambda: len(bench.home()) == 11 * 8, "and followed again")
+    await bench.finish()
+    assert bench.home(marks=True) == b"".join(bench.written)
+
+
+async def test_a_log_that_came_home_with_records_twice_is_mended_and_closed(bench: Bench) -> None:
+    """As an earlier version left it: it must not keep its task from being put away."""
+    bench.write(5)
+    first, second, third, *rest = ((record.at, record.data) for record in bench.container.log)
+    with bench.archive.writer(*KEY) as writer:
+        writer.make_unsure()
+        writer.extend([first, second, third, second, third, *rest])
+    await bench.finish()
+    assert bench.home(marks=True) == b"".join(bench.written)
+    assert bench.archive.complete(*KEY)
+
+
+async def test_a_clock_that_is_set_back_ends_a_follower_once(bench: Bench) -> None:
+    bench.write(3, apart=60)
+    bench.follow()
+    await until(lambda: len(bench.home()) == 3 * 8, "the beginning is home")
+    bench.worker.clock.advance(-3600)  # type: ignore[attr-defined]
+    bench.write(2, apart=1)
+    await until(lambda: bench.following is not None and bench.following.done(), "it is noticed")
+    bench.follow()
+    await until(lambda: len(bench.home()) == 5 * 8, "and followed again")
+    bench.write(2, apart=1)
+    await until(lambda: len(bench.home()) == 7 * 8, "it goes on")
+    assert bench.following is not None
+    assert not bench.following.done()
+    await bench.finish()
+    assert bench.home(marks=True) == b"".join(bench.written)
+
+
+def test_streams_that_cross_and_long_lines_are_no_repetition() -> None:
+    repeats = Repeats()
+    news = [(10, b"a\n"), (12, b"b\n"), (11, b"c\n"), (13, b"x" * 9), (13, b"x" * 9), (13, b"x\n")]
+    assert not any(repeats.may_have(LogRecord(at=at, data=data)) for at, data in news)
+    assert repeats.may_have(LogRecord(at=13, data=b"x\n"))
+    assert repeats.may_have(LogRecord(at=11, data=b"c\n"))
+    assert repeats.may_have(LogRecord(at=9, data=b"earlier\n"))
 
 
 async def test_what_a_killed_controller_followed_is_made_sure_of_by_the_next(bench: Bench) -> None:

@@ -109,8 +109,10 @@ class EngineHttp:
             response.close()
 
     async def close(self) -> None:
-        await self._calls.close()
-        await self._streams.close()
+        try:
+            await self._calls.close()
+        finally:
+            await self._streams.close()
 
     async def _fetch(self, path: str, query: Mapping[str, str], timeout: float) -> Answer:
         async with self._turns:
