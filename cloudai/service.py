@@ -7,6 +7,7 @@ for a disk, and a write is durable before its method returns.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from cloudai.archive import LEAST_LIMIT, LIMIT, Archive
-from cloudai.core.errors import Conflict, InvalidInput
+from cloudai.core.errors import Conflict, InvalidInput, TaskNotFound
+from cloudai.core.groups import read_group
 from cloudai.core.lifecycle import Event, StopAsked
 from cloudai.core.model import State, Task, TaskSpec
 from cloudai.core.request import read_request
@@ -35,10 +37,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def new_task_id(at: datetime) -> str:
-    """``task-<unix seconds>-<suffix>``, unique at any rate: 8 random letters a second."""
+def new_id(kind: str, at: datetime) -> str:
+    """``kind-<unix seconds>-<suffix>``, unique at any rate: 8 random letters a second."""
     suffix = "".join(secrets.choice(LETTERS) for _ in range(8))
-    return f"task-{int(at.timestamp())}-{suffix}"
+    return f"{kind}-{int(at.timestamp())}-{suffix}"
 
 
 def log_limit(environ: Mapping[str, str]) -> int:
@@ -154,7 +156,9 @@ class Service:
 
     def _new(self, spec: TaskSpec, direct: bool) -> Task:
         at = now()
-        return Task(id=new_task_id(at), spec=spec, state=State.QUEUED, created_at=at, direct=direct)
+        return Task(
+            id=new_id("task", at), spec=spec, state=State.QUEUED, created_at=at, direct=direct
+        )
 
     def _store_new(self, task: Task, env: Mapping[str, str]) -> Task:
         self.vault.put(task.id, env)
@@ -168,6 +172,54 @@ class Service:
         if kept.id != task.id:
             self.vault.drop(task.id)
         return kept
+
+    async def submit_group(
+        self, body: Mapping[str, object], *, default_user: str, dry_run: bool = False
+    ) -> tuple[list[Task], bool]:
+        """All tasks of a placement group, queued, and whether they are new ones: in one
+        transaction, after the whole of it was checked. Raises ``InvalidInput``, and
+        ``Conflict`` for an idempotency key that made a task of no group."""
+        at = now()
+        members = read_group(body, default_user=default_user, group=new_id("group", at))
+        tasks = [self._new(member.spec, direct=False) for member in members]
+        if dry_run:
+            return tasks, True
+        kept = await self.in_thread(
+            self._store_group, tasks, {t.id: m.env for t, m in zip(tasks, members, strict=True)}
+        )
+        created = kept[0].id == tasks[0].id
+        for task in kept if created else ():
+            self.changed(task)
+        return kept, created
+
+    def _store_group(
+        self, tasks: list[Task], values: Mapping[str, Mapping[str, str]]
+    ) -> list[Task]:
+        kept: list[Task] = []
+        try:
+            for task_id, env in values.items():
+                self.vault.put(task_id, env)
+            point("submit.vault")
+            kept = self.store.submit_group(tasks)
+        finally:
+            for task_id in values.keys() - {task.id for task in kept}:
+                self.vault.drop(task_id)
+        point("submit.stored")
+        return kept
+
+    async def group(self, group_id: str) -> list[Task]:
+        """The members of a placement group. Raises ``NotFound``."""
+        return await self.in_thread(self.store.group, group_id)
+
+    async def cancel_group(self, group_id: str) -> list[Task]:
+        """Cancels all of it that has not ended. Raises ``Conflict`` where all has."""
+        members = await self.group(group_id)
+        if all(member.state.final for member in members):
+            raise Conflict(f"All tasks of group {group_id} have ended already")
+        for member in members:
+            with contextlib.suppress(Conflict, TaskNotFound):  # it ended just now
+                await self.cancel(member.id)
+        return await self.group(group_id)
 
     async def record(self, task: Task, event: Event) -> Task | None:
         """Writes what happened, if it still applies; ``None`` for stale news."""

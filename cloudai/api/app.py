@@ -19,7 +19,7 @@ from cloudai import __version__
 from cloudai.controller.desk import Desk
 from cloudai.core.errors import CloudaiError, InvalidInput, NotFound
 
-from . import controller, execute, orphans, page, tasks, workers
+from . import controller, execute, groups, orphans, page, tasks, workers
 from .doors import Doors
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ def make_app(desk: Desk, doors: Doors) -> FastAPI:
     app.include_router(workers.on_tasks)
     app.include_router(execute.router)
     app.include_router(tasks.router)
+    app.include_router(groups.router)
     app.include_router(workers.router)
     app.include_router(orphans.router)
     app.include_router(controller.router)
@@ -72,7 +73,11 @@ def _unreadable(request: Request, error: Exception) -> JSONResponse:
     problems = [
         f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
     ]
-    return _answer(InvalidInput("; ".join(problems)))
+    # curl's -d says that it sends a form: the body is then never read as what it is.
+    sent = request.headers.get("content-type", "")
+    said = any(one["loc"] == ("body",) for one in error.errors()) and "json" not in sent
+    hint = "send an object as JSON, with the header Content-Type: application/json" if said else ""
+    return _answer(InvalidInput("; ".join(problems), hint=hint))
 
 
 def _no_such_page(request: Request, error: Exception) -> JSONResponse:

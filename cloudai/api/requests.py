@@ -24,3 +24,13 @@ TASK_EXAMPLES: dict[str, Example] = {
         }
     ),
 }
+
+GROUP_EXAMPLES: dict[str, Example] = {
+    "replicas": Example(
+        value={
+            "placement": "strict_spread",
+            "replicas": 4,
+            "tasks": [{"docker_image": "pytorch/pytorch:latest", "req_gpu": 1.0}],
+        }
+    ),
+}

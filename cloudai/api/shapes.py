@@ -18,6 +18,7 @@ from cloudai.core.model import (
     GpuProcess,
     Resources,
     Task,
+    TaskSpec,
 )
 from cloudai.engines import Finding, Usage
 
@@ -85,9 +86,34 @@ def task(one: Task, *, reason: str = "", phase: str = "", link: Link | None = No
         "idempotency_key": spec.idempotency_key,
         "on_lost": str(spec.on_lost),
         "lost_after": spec.lost_after,
+        **_wishes(spec),
+        "failures": one.failures,
+        "not_before": moment(one.not_before),
         "direct": one.direct,
         "worker_seen": _seen(one, link),
         "assignments": [assignment(held)] if held else [],
+    }
+
+
+def _wishes(spec: TaskSpec) -> Json:
+    """What it asks of the scheduler, under the names of the request."""
+    return {
+        "priority": spec.priority,
+        "strategy": str(spec.strategy) if spec.strategy else None,
+        "nodes": list(spec.nodes),
+        "gpu_model": spec.gpu_model,
+        "gpu_memory": gib(spec.gpu_memory),
+        "require": list(spec.require),
+        "avoid": list(spec.avoid),
+        "near": list(spec.near),
+        "apart": list(spec.apart),
+        "preemptible": spec.preemptible,
+        "retries": spec.retries,
+        "retry_on": list(spec.retry_on),
+        "group": spec.group,
+        "group_size": spec.group_size,
+        "group_rank": spec.group_rank,
+        "placement": str(spec.placement) if spec.group else None,
     }
 
 
@@ -169,7 +195,9 @@ def _amounts(free: Free | None, attribute: str, **more: float | None) -> Json:
 
 
 def gpu(use: GpuUse, containers: Iterable[ContainerSight]) -> Json:
+    containers = list(containers)
     owner = {container.id: container.task_id for container in containers}
+    users = {container.task_id: container.user_id for container in containers}
     one = use.gpu
     return {
         "uuid": one.uuid,
@@ -184,6 +212,7 @@ def gpu(use: GpuUse, containers: Iterable[ContainerSight]) -> Json:
         "use": str(use.use),
         "held": use.held / 1000,
         "tasks": list(use.tasks),
+        "users": list(dict.fromkeys(users[task] for task in use.tasks if task in users)),
         "processes": [_process(process, owner) for process in one.processes],
     }
 

@@ -36,6 +36,7 @@ class Registration(BaseModel):
     identity_file: str | None = None
     proxy_jump: str | None = None
     connection: str = "ssh"
+    min_free: int = 0
     fingerprint: str | None = None
 
 
@@ -96,8 +97,8 @@ async def show(request: Request, worker_id: str) -> shapes.Json:
 @router.post("/", status_code=201)
 async def register(request: Request, wanted: Registration) -> shapes.Json:
     """Connects, pins the host key, runs the doctor, writes the inventory."""
-    fields = wanted.model_dump(exclude={"fingerprint"}, exclude_none=True)
-    spec = check_worker(WorkerSpec(**fields))
+    fields = wanted.model_dump(exclude={"fingerprint", "min_free"}, exclude_none=True)
+    spec = check_worker(WorkerSpec(**fields, min_free_gpus=wanted.min_free))
     view, findings = await desk_of(request).register(spec, fingerprint=wanted.fingerprint)
     return {"worker": shape(view), "findings": [shapes.finding(one) for one in findings]}
 
@@ -136,10 +137,10 @@ async def dispatch(
 ) -> JSONResponse:
     """Bypasses queue and scheduler; answers when the container runs, or why not."""
     desk = desk_of(request)
-    task = await desk.dispatch(
+    task, created = await desk.dispatch(
         worker_id, body, default_user=request.app.state.default_user, timeout=timeout
     )
     never_ran = task.assignment is None or task.assignment.container_id is None
     if has_left_starting(task) and task.state is State.FAILED and never_ran:
-        raise why_dispatch_failed(task)
-    return JSONResponse(await in_full(desk, task), 201)
+        raise why_dispatch_failed(task, again=not created)
+    return JSONResponse(await in_full(desk, task), 201 if created else 200)

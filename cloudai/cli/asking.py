@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
+from . import wishes
 from .options import ARGV, complete_workers
 from .session import Session
 
@@ -47,6 +48,7 @@ _OPTIONS = (
         metavar="GPUS",
         help="Whole GPUs, or a share of one up to 1.0.  [default: 0.0]",
     ),
+    *wishes.GPU_OPTIONS,
     click.option(
         "-e",
         "--env",
@@ -128,6 +130,7 @@ _FLAGS = {
     "workdir": "--workdir",
     "name": "--name",
     "grace": "--grace",
+    **wishes.FLAGS,
 }
 """What a person typed for each field of the request."""
 
@@ -140,7 +143,7 @@ def as_typed(session: Session) -> Iterator[None]:
     try:
         yield
     except InvalidInput as error:
-        field = re.match(r"(\w+)(?:\[\d+\])?: ", error.message)
+        field = re.match(r"(?:tasks\[0\]\.)?(\w+)(?:\[\d+\])?: ", error.message)
         if field and field[1] in _FLAGS and not session.json:
             error.message = f"{_FLAGS[field[1]]}: {error.message[field.end() :]}"
         raise
@@ -188,6 +191,7 @@ def task_body(
     }
     for field in ("workdir", "name", "run_as", "shm_size", "idempotency_key", "on_lost"):
         body[field] = asked[field]
+    body |= wishes.wishes_of(asked)
     # What was not said is the server's to fill in.
     return {name: value for name, value in body.items() if value not in (None, {}, [])}
 

@@ -10,7 +10,7 @@ import click
 from .options import common, tasks_argument
 from .output import print_error, print_json, say
 from .session import Session
-from .wording import exit_code_of
+from .wording import is_final
 
 Task = dict[str, Any]
 
@@ -20,19 +20,31 @@ Task = dict[str, Any]
 @common
 @click.pass_obj
 def cancel_command(session: Session, tasks: tuple[str, ...]) -> int:
-    """Stop tasks: a polite signal first, a forced end after each one's grace."""
-    from cloudai.client import task_path
+    """Stop tasks: a polite signal first, a forced end after each one's grace.
+
+    The id of a group stops all its tasks that have not ended.
+    """
+    from cloudai.client import group_path, task_path
+    from cloudai.core.names import is_group_id
 
     def cancel(task: str) -> Task:
+        if is_group_id(task):
+            before = session.client.get(group_path(task))["tasks"]
+            group: Task = session.client.patch(group_path(task, "cancel"))
+            live = {one["task_id"] for one in before if not is_final(one)}
+            for member in group["tasks"]:
+                if member["task_id"] in live:
+                    say_stopped(member)
+            return group
         stopped: Task = session.client.patch(task_path(task, "cancel"))
-        if not session.json:
-            gone = stopped["status"] == "cancelled"
-            say(
-                stopped["task_id"]
-                if session.quiet
-                else f"✅ Task {stopped['task_id']} {'cancelled' if gone else 'is being stopped'}"
-            )
+        say_stopped(stopped)
         return stopped
+
+    def say_stopped(task: Task) -> None:
+        words = "cancelled" if task["status"] == "cancelled" else "is being stopped"
+        if not session.json:
+            task_id = task["task_id"]
+            say(task_id if session.quiet else f"✅ Task {task_id} {words}")
 
     return _each(session, tasks, cancel, several="tasks", bare=True)
 
@@ -86,24 +98,14 @@ def wait_command(session: Session, tasks: tuple[str, ...]) -> int:
     """Wait for tasks to end, and end with the exit code of the last one that failed.
 
     A line each: its id, how it ended, and its exit code. A task that cloudai failed or that
-    was cancelled counts as 125.
+    was cancelled counts as 125. The id of a group stands for all its tasks.
     """
-    from cloudai.client import task_path
+    from .groups import members_of, wait_for
 
-    from .following import finished
-
-    # All are looked up first: a mistyped one is said at once, not after hours.
-    ids = [session.client.get(task_path(task))["task_id"] for task in tasks]
-    done, code = [], 0
-    for task_id in ids:
-        task = finished(session.client, task_id)
-        done.append(task)
-        code = exit_code_of(task) or code
-        own = "-" if task["exit_code"] is None else task["exit_code"]
-        if not session.json:
-            say(own if session.quiet else f"{task['task_id']} {task['status']} {own}")
+    ids = members_of(session.client, tasks)
+    done, code = wait_for(session, ids)
     if session.json:
-        print_json(done[0] if len(tasks) == 1 else {"tasks": done})
+        print_json(done[0] if len(ids) == 1 else {"tasks": done})
     return code
 
 

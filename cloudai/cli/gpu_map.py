@@ -7,17 +7,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 Worker = Mapping[str, Any]
-STRANGER = "(another cloudai)"
-"""Holds a GPU by labels of ours that this controller does not know."""
+NOBODY = "(unknown)"
+"""Holds a GPU by labels of ours that do not say whose it is."""
 
 
 class GpuMap:
     """Letters for owners, given in the order they are met: ``A`` holds a whole GPU, ``a`` a
     share of one."""
 
-    def __init__(self, owners: Mapping[str, str]) -> None:
-        """``owners``: user ids by task id."""
-        self._owners = owners
+    def __init__(self) -> None:
         self._letters: dict[str, str] = {}
 
     def draw(self, worker: Worker) -> str:
@@ -42,12 +40,12 @@ class GpuMap:
                 return "x"
             case "broken":
                 return "!"
-        letter = self._letter(gpu["tasks"])
+        letter = self._letter(gpu.get("users") or ())
         shared = (gpu.get("held") or 1.0) < 1.0 or len(gpu["tasks"]) > 1
         return letter.lower() if shared else letter
 
-    def _letter(self, tasks: Iterable[str]) -> str:
-        owner = next((self._owners[task] for task in tasks if task in self._owners), STRANGER)
+    def _letter(self, users: Iterable[str]) -> str:
+        owner = next(filter(None, users), NOBODY)
         if owner not in self._letters:
             at = len(self._letters)
             self._letters[owner] = _LETTERS[at] if at < len(_LETTERS) else "#"

@@ -17,6 +17,13 @@ from .session import Session
     "--since", metavar="TIME", help="From then on: 10m (ago), RFC 3339, or seconds since 1970."
 )
 @click.option(
+    "--try",
+    "number",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Of its Nth try, where it was tried again.  [default: the latest]",
+)
+@click.option(
     "--raw",
     is_flag=True,
     help="Insist on the bytes as written; refused on a terminal, the rule in a pipe.",
@@ -24,7 +31,13 @@ from .session import Session
 @common
 @click.pass_obj
 def logs_command(
-    session: Session, task: str, follow: bool, tail: int | None, since: str | None, raw: bool
+    session: Session,
+    task: str,
+    follow: bool,
+    tail: int | None,
+    since: str | None,
+    number: int | None,
+    raw: bool,
 ) -> int:
     """Print what a task wrote, byte for byte, also after its container is gone.
 
@@ -39,17 +52,17 @@ def logs_command(
     if raw and on_terminal():
         raise click.UsageError("--raw is for pipes and files: on a terminal logs are made safe.")
     client = session.client
-    if follow:
+    if follow and number is None:
         while (found := until(client, task, "started"))["status"] in ("queued", "starting"):
             pass
         if away := unreachable(found):
             tell(away)
     with LogWriter() as writer:
-        if follow and tail is None and since is None:
+        if follow and (tail, since, number) == (None, None, None):
             for chunk in log(client, task):
                 writer.write(chunk)
             return 0
-        asked = {"follow": follow or None, "tail": tail, "since": since}
+        asked = {"follow": follow or None, "tail": tail, "since": since, "number": number}
         with client.stream(task_path(task, "logs"), **asked) as chunks:
             for chunk in chunks:
                 writer.write(chunk)

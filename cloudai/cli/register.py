@@ -54,6 +54,12 @@ def read_address(text: str) -> Address:
 @click.option("--user", metavar="USER", help="Log in as USER there.")
 @click.option("--identity-file", metavar="FILE", help="Log in with this key.")
 @click.option(
+    "--min-free",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Leave N of its GPUs that nobody uses to people.  [default: 0]",
+)
+@click.option(
     "--fingerprint", metavar="SHA256:...", help="Accept this host key and no other: for scripts."
 )
 @click.option("--yes", is_flag=True, help="Accept the host key that is shown, unasked.")
@@ -65,6 +71,7 @@ def register_command(
     host: str,
     user: str | None,
     identity_file: str | None,
+    min_free: int | None,
     fingerprint: str | None,
     yes: bool,
 ) -> int:
@@ -80,6 +87,7 @@ def register_command(
         "port": address.port,
         "user": user or address.user,
         "identity_file": _absolute(identity_file),
+        "min_free": min_free,
     }
     if fingerprint is not None:
         body["fingerprint"] = fingerprint

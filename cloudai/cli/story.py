@@ -8,6 +8,8 @@ from .output import Column, folded, print_fields, print_table, say
 from .wording import NOTHING, amount, clock, is_final, long_span, since, took
 
 Task = dict[str, Any]
+NORMAL = 50
+_WORDS = {25: "low", NORMAL: "normal", 75: "high", 100: "urgent"}
 
 
 def print_story(task: Task) -> None:
@@ -63,6 +65,7 @@ def _fields(task: Task) -> list[tuple[str, object]]:
         ("Shared memory", f"{amount(task['shm_size'], 3)} GB" if task["shm_size"] else None),
         ("Time limit", long_span(task["time_limit"]) if task["time_limit"] else None),
         ("If lost", _if_lost(task)),
+        *_wishes(task),
         ("Key", task["idempotency_key"]),
         ("Runs by", task.get("docker_run")),
     ]
@@ -93,6 +96,50 @@ def unreachable(task: Task) -> str | None:
 def _if_lost(task: Task) -> str | None:
     does = {"requeue": "it is run elsewhere", "fail": "it fails"}.get(task.get("on_lost", ""))
     return f"{does} after {long_span(task['lost_after'])} out of reach" if does else None
+
+
+def _wishes(task: Task) -> list[tuple[str, object]]:
+    """What it asks of the scheduler: only what it asked."""
+    memory = task.get("gpu_memory")
+    return [
+        ("Priority", _priority(task.get("priority", NORMAL))),
+        ("Strategy", task.get("strategy")),
+        ("Nodes", " or ".join(task.get("nodes", ()))),
+        ("GPU model", task.get("gpu_model")),
+        ("GPU memory", f"{amount(memory, 3)} GB on each" if memory else None),
+        ("Requires", " and ".join(task.get("require", ()))),
+        ("Avoids", ", ".join(task.get("avoid", ()))),
+        ("Near", " or ".join(task.get("near", ()))),
+        ("Apart from", ", ".join(task.get("apart", ()))),
+        ("Preemptible", "yes" if task.get("preemptible") else None),
+        ("Retries", _retries(task)),
+        ("Not before", clock(task["not_before"]) if task.get("not_before") else None),
+        ("Group", _group(task)),
+    ]
+
+
+def _priority(number: int) -> str | None:
+    """``high (75)``, ``60``; nothing for the normal one."""
+    if number == NORMAL:
+        return None
+    word = _WORDS.get(number)
+    return f"{word} ({number})" if word else str(number)
+
+
+def _retries(task: Task) -> str | None:
+    if not task.get("retries"):
+        return None
+    causes = ", ".join(task.get("retry_on", ()))
+    used = f"{task.get('failures', 0)} of {task['retries']} used"
+    return f"{used}, on {causes}" if causes else used
+
+
+def _group(task: Task) -> str | None:
+    """Which placement group it is one of."""
+    if not task.get("group"):
+        return None
+    rank, size = task["group_rank"], task["group_size"]
+    return f"{task['group']}, rank {rank} of {size}, {task['placement']}"
 
 
 def _asked(task: Task) -> str:

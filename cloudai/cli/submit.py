@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,13 +13,22 @@ from .asking import as_typed, task_body, task_options
 from .options import DashedCommand, common
 from .output import StatusLine, on_terminal, print_error, say, tell
 from .session import Session
-from .wording import exit_code_of, result, standing
+from .wishes import group_body, queue_options
+from .wording import exit_code_of, result, seconds_since, standing
+
+if TYPE_CHECKING:
+    from cloudai.client import Answer
 
 Task = dict[str, Any]
+KNOWN = "was there before: the same --idempotency-key made it; nothing new was queued"
+AWAY_FOR = 5.0
+"""Seconds for which a worker may be out of reach while it starts a dispatched task: it may
+only have been cut off for a moment."""
 
 
 @click.command(cls=DashedCommand)
 @task_options("[WORKER] IMAGE")
+@queue_options
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and queue nothing.")
 @common
 @click.pass_context
@@ -36,17 +45,22 @@ def task_command(ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, *
     target, image = _worker_and_image(ctx, words)
     _check(ctx, session, asked)
     body = task_body(ctx, image=image, target=target, asked=asked)
+    group = group_body(ctx, body, asked)
     with as_typed(session), _meant_as_image(target, image, body):
         answer = session.client.request(
-            "POST", "/tasks/", body=body, query={"dry_run": dry_run or None}
+            "POST",
+            "/groups/" if group else "/tasks/",
+            body=group or body,
+            query={"dry_run": dry_run or None},
         )
+    if group:
+        return _go_on_with_group(session, answer, wait=asked["wait"], dry_run=dry_run)
     task: Task = answer.data
     if dry_run:
         session.show(task, lambda task: _preview(task, "Nothing was queued (--dry-run)"))
         return 0
-    known = "was there before: the same --idempotency-key made it; nothing new was queued"
     done = f"queued for {task['target']}" if task["target"] else "queued"
-    words_for_it = f"✅ Task {task['task_id']} {known if answer.status == 200 else done}"
+    words_for_it = f"✅ Task {task['task_id']} {KNOWN if answer.status == 200 else done}"
     return _go_on(session, task, asked, words=lambda: _preview(task, words_for_it))
 
 
@@ -72,11 +86,20 @@ def dispatch_command(ctx: click.Context, /, words: tuple[str, ...], **asked: Any
 
     try:
         with as_typed(session):
-            task = _started(session, worker, body)
+            task, created = _started(session, worker, body)
     except CloudaiError as error:
         return print_error(error, as_json=session.json, prefix="Failed to dispatch task: ")
-    done = f"✅ Task {task['task_id']} dispatched directly to worker {worker}!"
-    return _go_on(session, task, asked, words=lambda: say(done))
+    done = f"dispatched directly to worker {worker}!" if created else KNOWN
+    return _go_on(session, task, asked, words=lambda: say(f"✅ Task {task['task_id']} {done}"))
+
+
+def _go_on_with_group(session: Session, answer: Answer, *, wait: bool, dry_run: bool) -> int:
+    from .groups import go_on_with, preview_group
+
+    if dry_run:
+        session.show(answer.data, preview_group)
+        return 0
+    return go_on_with(session, answer.data, known=answer.status == 200, wait=wait)
 
 
 def _worker_and_image(ctx: click.Context, words: tuple[str, ...]) -> tuple[str | None, str]:
@@ -110,10 +133,13 @@ def _check(ctx: click.Context, session: Session, asked: dict[str, Any]) -> None:
         raise click.UsageError(
             "--follow prints the task's log; with --json use --wait, and `cloudai logs`.", ctx=ctx
         )
+    if asked["follow"] and asked.get("replicas") is not None:
+        raise click.UsageError("--follow prints one log; with --replicas use --wait.", ctx=ctx)
 
 
-def _started(session: Session, worker: str, body: dict[str, Any]) -> Task:
-    """The task once its container runs or has ended. Raises why it does not."""
+def _started(session: Session, worker: str, body: dict[str, Any]) -> tuple[Task, bool]:
+    """The task once its container runs or has ended, and whether it is new. Raises why it does
+    not run."""
     from cloudai.client import worker_path
     from cloudai.core.errors import CloudaiError, Insufficient
 
@@ -123,17 +149,43 @@ def _started(session: Session, worker: str, body: dict[str, Any]) -> Task:
     # Where a person looks on, what is being pulled is shown soon; the server waits otherwise.
     patience = 2 if on_terminal(sys.stderr) else 25
     try:
-        task: Task = session.client.post(worker_path(worker, "dispatch"), body, timeout=patience)
-        while task["status"] in ("queued", "starting"):
-            status.show(standing(task))
-            task = until(session.client, task["task_id"], "started", timeout=patience)
+        answer = session.client.request(
+            "POST", worker_path(worker, "dispatch"), body=body, query={"timeout": patience}
+        )
+        task: Task = answer.data
+        try:
+            while task["status"] in ("queued", "starting"):
+                _check_reach(task)
+                status.show(standing(task))
+                task = until(session.client, task["task_id"], "started", timeout=patience)
+        except KeyboardInterrupt:
+            status.clear()
+            goes_on(task["task_id"])
+            raise
     finally:
         status.clear()
     if task["status"] == "failed" and task["started_at"] is None:
         reason = str(task["reason"])
         kind = Insufficient if reason.startswith("Insufficient ") else CloudaiError
         raise kind(reason, task_id=task["task_id"])
-    return task
+    return task, answer.status != 200
+
+
+def _check_reach(task: Task) -> None:
+    """Raises where the worker went away in the middle: whoever dispatched wants an answer, and
+    whether the container runs can be seen only once the worker is back."""
+    from cloudai.core.errors import WorkerUnreachable
+
+    away = seconds_since(task["worker_seen"]["since"])
+    if not task["worker_seen"]["reachable"] and away is not None and away >= AWAY_FOR:
+        task_id, worker = task["task_id"], task["worker_id"]
+        raise WorkerUnreachable(
+            f"{worker} went out of reach while it was starting {task_id}, which may run there",
+            hint=f"`cloudai show {task_id}` tells once it is back; `cloudai cancel {task_id}`"
+            " wants it no more",
+            task_id=task_id,
+            worker=worker,
+        )
 
 
 def _preview(task: Task, line: str) -> None:

@@ -151,9 +151,3 @@ def show_command(session: Session, task: str) -> int:
     found = session.client.get(task_path(task))
     session.show(found, print_story, quiet=[found["task_id"]])
     return 0
-
-
-def tasks_on_workers(session: Session) -> list[Task]:
-    """All tasks that a worker holds now."""
-    found: list[Task] = _all(session, status=["starting", "running", "stopping"])["tasks"]
-    return found

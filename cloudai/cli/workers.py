@@ -48,26 +48,17 @@ def workers_command(session: Session, watch: bool, refresh: bool) -> int:
     answer = session.client.get("/workers/", refresh=refresh or None)
     session.show(
         answer,
-        lambda answer: _print_workers(answer["workers"], _owners(session, answer)),
+        lambda answer: _print_workers(answer["workers"]),
         quiet=[worker["worker_id"] for worker in answer["workers"]],
     )
     return 0
 
 
-def _owners(session: Session, answer: dict[str, Any]) -> dict[str, str]:
-    """User ids by task id, where a task holds a GPU."""
-    if not any(gpu["tasks"] for worker in answer["workers"] for gpu in worker["gpus"] or ()):
-        return {}
-    from .tasks import tasks_on_workers
-
-    return {task["task_id"]: task["user_id"] for task in tasks_on_workers(session)}
-
-
-def _print_workers(workers: list[Worker], owners: dict[str, str]) -> None:
+def _print_workers(workers: list[Worker]) -> None:
     if on_terminal():
-        print_rich(_drawing(workers, owners))
+        print_rich(_drawing(workers))
         return
-    glyphs = GpuMap(owners)
+    glyphs = GpuMap()
     heads = [*_heads(), Column("NOTE")]
     rows = [[*_row(one, glyphs, one["state"]), _note(one) or NOTHING] for one in workers]
     for line in plain_table(heads, rows):
@@ -122,7 +113,7 @@ def _note(worker: Worker) -> str:
     return ": ".join(filter(None, (_away(worker), worker["reason"], worker.get("gpu_trouble"))))
 
 
-def _drawing(workers: list[Worker], owners: dict[str, str]) -> Group:
+def _drawing(workers: list[Worker]) -> Group:
     from rich.console import Group
     from rich.text import Text
 
@@ -130,7 +121,7 @@ def _drawing(workers: list[Worker], owners: dict[str, str]) -> Group:
 
     if not workers:
         return Group(Text("No workers yet: `cloudai register ID HOST` adds one."))
-    glyphs = GpuMap(owners)
+    glyphs = GpuMap()
     table = rich_table(_heads(), [_row(one, glyphs, state_of(one)) for one in workers])
     below = [
         f"{worker['worker_id']}: {why}"
@@ -160,7 +151,7 @@ def _watch(session: Session, *, refresh: bool) -> int:
     with Keys() as keys, Live(console=rich_console(), auto_refresh=False, transient=False) as live:
         while True:
             answer = session.client.get("/workers/", refresh=refresh or None)
-            live.update(_drawing(answer["workers"], _owners(session, answer)), refresh=True)
+            live.update(_drawing(answer["workers"]), refresh=True)
             if keys.wait(timeout=REDRAW_EVERY) and keys.read() in (b"q", b"Q", b"\x1b", b""):
                 return 0
 

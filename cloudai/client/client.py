@@ -104,7 +104,10 @@ class Client:
         return path
 
     def headers(self) -> dict[str, str]:
-        """What every request says of us."""
+        """What every request says of us. One that starts no controller asks the one that runs,
+        whichever inventory it has: how else could it be stopped, to change over?"""
+        if not self._start:
+            return {}
         found = {"X-Cloudai-Inventory": quote(str(self.inventory.path))}
         if self.inventory.explicit:
             found["X-Cloudai-Inventory-Explicit"] = "1"
@@ -218,6 +221,11 @@ def task_path(task: str, *rest: str) -> str:
     if not task or "/" in task:
         raise TaskNotFound(task)
     return "/".join(("/tasks", quote(task, safe=""), *rest))
+
+
+def group_path(group: str, *rest: str) -> str:
+    """``/groups/<group>/…``, for what ``core.names.is_group_id`` says is one."""
+    return "/".join(("/groups", quote(group, safe=""), *rest))
 
 
 def worker_path(worker: str, *rest: str) -> str:

@@ -85,9 +85,10 @@ class Desk:
         *,
         default_user: str,
         timeout: float,
-    ) -> Task:
+    ) -> tuple[Task, bool]:
         """Seed 000: bypasses queue and scheduler. Answers once the container runs or has ended,
-        or with the task still ``starting`` after ``timeout`` seconds (an image being pulled).
+        or with the task still ``starting`` after ``timeout`` seconds (an image being pulled);
+        and whether it is new, or what the same idempotency key made before.
 
         A failed dispatch leaves the task ``failed`` with that reason, reserves nothing, and
         raises why, with ``task_id`` in the details.
@@ -98,7 +99,7 @@ class Desk:
         _refuse_wishes_for_the_queue(body)
         task, created = await self.service.submit(body, default_user=default_user, direct=True)
         if not created:
-            return task
+            return task, False
         try:
             await self._check(worker_id, timeout)
         except CloudaiError as error:
@@ -106,7 +107,8 @@ class Desk:
             await self.service.record(task, StopAsked(at=now(), reason=error.message))
             raise
         await self.controller.place(task, worker_id)
-        return await self.controller.wait_for(task.id, has_left_starting, timeout=timeout)
+        placed = await self.controller.wait_for(task.id, has_left_starting, timeout=timeout)
+        return placed, True
 
     async def _check(self, worker_id: str, timeout: float) -> None:
         link = self.controller.link(worker_id)
@@ -186,6 +188,10 @@ class Desk:
         link = self.controller.link(worker_id)
         findings = await examine(link.engine)
         link.poke()
+        if link.twin:
+            twin = f"the same machine and engine as {link.twin}: both would be booked"
+            mend = f"remove {worker_id} or {link.twin} from the inventory"
+            findings = (*findings, Finding(check="one machine", ok=False, found=twin, mend=mend))
         return findings
 
     async def examine_home(self) -> tuple[Finding, ...]:
@@ -213,6 +219,10 @@ class Desk:
         known = fleet.get(spec.id)
         is_new = known is None or known.retired
         if known is not None and not is_new:
+            if known.reach is Reach.CONNECTING:
+                # The controller may have begun with this very command: what its host shows is
+                # not known yet.
+                await asyncio.gather(known.ensure(10), return_exceptions=True)
             spec = _to_be_trusted(known, asked=spec)
         else:
             # Reached now as it will be once it stands in the file, whose defaults are its own.
@@ -416,7 +426,11 @@ class Desk:
         worker_id = task.worker_id or task.spec.target
         link = self.controller.fleet.get(worker_id) if worker_id else None
         links = [link] if link else self.controller.fleet.workers()
-        return links[0].engine.preview(order) if links else ""
+        if links:
+            return links[0].engine.preview(order)
+        # Before the first worker is registered, too: nothing is asked of this one.
+        nobody = WorkerSpec(id="local", connection="local")
+        return self.controller.fleet.connect(nobody).preview(order)
 
 
 def _refuse_wishes_for_the_queue(body: Mapping[str, object]) -> None:
@@ -475,10 +489,16 @@ def has_container_or_end(task: Task) -> bool:
     )
 
 
-def why_dispatch_failed(task: Task) -> CloudaiError:
-    """The error of a dispatched task that the worker did not take, by its words."""
+def why_dispatch_failed(task: Task, *, again: bool) -> CloudaiError:
+    """The error of a dispatched task that the worker did not take, by its words; ``again``: its
+    idempotency key was used for it before."""
     kind = Insufficient if task.reason.startswith("Insufficient ") else EngineFailed
-    return kind(task.reason, task_id=task.id)
+    hint = (
+        f"that was {task.id}, made before with the same idempotency key; nothing was tried now"
+        if again
+        else ""
+    )
+    return kind(task.reason, hint=hint, task_id=task.id)
 
 
 async def examine(engine: Engine) -> tuple[Finding, ...]:

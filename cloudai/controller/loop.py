@@ -21,6 +21,7 @@ from cloudai.core.lost import given_up
 from cloudai.core.model import ContainerSight, State, Task, WorkerSpec
 from cloudai.core.policy import Policy
 from cloudai.core.reconcile import Sighting, Wait, reconcile
+from cloudai.core.schedule import Reservation
 from cloudai.crash import point
 from cloudai.engines import Engine
 from cloudai.inventory import InventoryFile
@@ -297,6 +298,10 @@ class Controller:
         if task is not None:
             log.info("%s: %s", task.id, why)
             await self.service.record(task, StopAsked(at=now(), reason=why, requeue=True))
+
+    def reserved(self) -> dict[str, list[Reservation]]:
+        """Parts of workers that are kept for somebody."""
+        return {}
 
     def _closed(self) -> dict[str, str]:
         """Workers that take no tasks though they can be reached, and why."""

@@ -140,7 +140,7 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
         shm_size=request.quantity("shm_size", parse_amount, otherwise=None),
         time_limit=_time_limit(request),
         grace=_grace(request),
-        idempotency_key=request.read("idempotency_key", _key, otherwise=None),
+        idempotency_key=request.read("idempotency_key", check_key, otherwise=None),
         on_lost=request.read("on_lost", _on_lost, otherwise=OnLost.WAIT),
         lost_after=_lost_after(request),
         priority=request.quantity("priority", check_priority, otherwise=NORMAL_PRIORITY),
@@ -345,7 +345,8 @@ def _workdir(text: str, *, what: str) -> str:
     return text
 
 
-def _key(text: str, *, what: str) -> str:
+def check_key(text: str, *, what: str) -> str:
+    """An idempotency key."""
     if not text.strip() or len(text) > 255 or not text.isprintable():
         raise _refuse(what, text, "give 1 to 255 visible characters, such as nightly-2026-01-31")
     return text

@@ -7,14 +7,15 @@ import json
 import os
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloudai.core.model import WorkerSpec
+from cloudai.core.policy import Policy
 from cloudai.disk import write_whole
 
 from .problems import NOWHERE, InventoryError, Place, Problem
-from .reading import parse
+from .reading import read_fleet
 from .tree import LARGEST
 
 _FRESH = 2_000_000_000
@@ -35,6 +36,8 @@ class Snapshot:
     path: Path | None
     changed: bool
     """The workers differ from those of the reading before (always true at the first)."""
+    policy: Policy = field(default_factory=Policy)
+    """What its ``scheduling`` says; as with the workers, of the last good one."""
 
 
 class InventoryFile:
@@ -48,6 +51,7 @@ class InventoryFile:
         self.path = path
         self._kept = home / KEPT_NAME if home is not None else None
         self._workers: dict[str, WorkerSpec] | None = None
+        self._policy = Policy()
         self._error: str | None = None
         self._stamp: _Stamp | None = None
         self._content: bytes | None = None
@@ -61,7 +65,8 @@ class InventoryFile:
             self._error = wrong.message
         if self._workers is None:
             self._workers = {}
-        return Snapshot(self._workers, self._error, self.path, self._workers != before)
+        changed = self._workers != before
+        return Snapshot(self._workers, self._error, self.path, changed, self._policy)
 
     def _look(self) -> None:
         if self.path is None:
@@ -83,12 +88,13 @@ class InventoryFile:
 
     def _take(self, content: bytes, path: Path) -> None:
         if self._workers is None:
-            self._workers = self._recall(path)
+            self._recall(path)
         if self._workers and not content.strip():
             # An editor that writes in two steps, or a full disk, more often than a wish.
             raise _unreadable(path, "is empty; write `workers: {}` if that is meant")
         text = decode(content, source=str(path))
-        self._workers = parse(text, source=str(path))
+        fleet = read_fleet(text, source=str(path))
+        self._workers, self._policy = fleet.workers, fleet.policy
         self._error = None
         self._keep(text, path)
 
@@ -99,15 +105,15 @@ class InventoryFile:
         with contextlib.suppress(OSError):
             write_whole(self._kept, json.dumps({"path": str(path), "text": text}).encode())
 
-    def _recall(self, path: Path) -> dict[str, WorkerSpec] | None:
-        """The workers of the last good one of that path, where it is remembered."""
+    def _recall(self, path: Path) -> None:
+        """Takes over the last good one of that path, where it is remembered."""
         if self._kept is None:
-            return None
+            return
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, InventoryError):
             kept = json.loads(self._kept.read_bytes())
             if kept["path"] == str(path):
-                return parse(kept["text"], source=str(path))
-        return None
+                fleet = read_fleet(kept["text"], source=str(path))
+                self._workers, self._policy = fleet.workers, fleet.policy
 
 
 def read_bytes(path: Path) -> bytes:

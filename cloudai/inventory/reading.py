@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from cloudai.core.errors import InvalidInput
 from cloudai.core.model import WorkerSpec
 from cloudai.core.names import check_worker_id
+from cloudai.core.policy import Policy
 from cloudai.core.wording import did_you_mean, shown
 
 from .problems import Place, Problems
 from .ranges import Range, fill, has_placeholder, read_range
+from .scheduling import PolicyReader, as_table
 from .schema import (
     LABELS,
     OF_SSH,
@@ -56,11 +58,13 @@ class Origin:
 
 @dataclass(slots=True)
 class Fleet:
-    """What an inventory says: its workers, and where each is written."""
+    """What an inventory says: its workers, where each is written, and how tasks are ordered."""
 
     source: str
     workers: dict[str, WorkerSpec] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
+    policy: Policy = field(default_factory=Policy)
+    """What its ``scheduling`` says."""
 
 
 def parse(text: str, *, source: str) -> dict[str, WorkerSpec]:
@@ -72,7 +76,7 @@ def parse(text: str, *, source: str) -> dict[str, WorkerSpec]:
 
 
 def read_fleet(text: str, *, source: str) -> Fleet:
-    """As ``parse``, with the origin of each worker."""
+    """As ``parse``, with the origin of each worker, and the policy."""
     problems = Problems(source)
     root = read_tree(text, problems)
     reader = _Reader(problems, Fleet(source))
@@ -99,19 +103,15 @@ class _Reader:
         for entry in groups.entries.values() if groups else ():
             self._group(entry)
         self._workers(self._table(root, "workers"), self.defaults, ())
+        reader = PolicyReader(self.problems, tuple(groups.entries) if groups else ())
+        self.fleet.policy = reader.read(self._table(root, "scheduling"))
 
     def _table(self, holder: Table, key: str) -> Table | None:
         entry = holder.entries.get(key)
         return self._as_table(entry.value, key) if entry else None
 
     def _as_table(self, node: Node, what: str) -> Table | None:
-        """The node as keys and values; nothing written counts as none."""
-        if isinstance(node, Table):
-            return node
-        if not (isinstance(node, Text) and node.text is None):
-            found = shown(node.text) if isinstance(node, Text) else "a list"
-            self.problems.add(node.place, f"{what}: {found} where keys and values belong, or {{}}")
-        return None
+        return as_table(self.problems, node, what)
 
     def _unknown(self, entry: Entry, known: tuple[str, ...], advice: str = "") -> None:
         key = entry.key.text or ""

@@ -101,6 +101,12 @@ def _count(text: str, *, what: str) -> int:
     return int(text)
 
 
+def _share(text: str, *, what: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not int(text):
+        raise _refuse(what, text, "is not a number of tasks; give a whole number, 1 or more")
+    return int(text)
+
+
 def _label(text: str, *, what: str) -> str:
     if len(text) > 255 or not text.isprintable() or not text.strip():
         raise _refuse(what, text, "is not a label's value; give 1 to 255 visible characters")
@@ -120,11 +126,13 @@ KEYS: dict[Path, Callable[..., Value]] = {
     ("reserve", "storage"): _amount,
     ("reserve", "gpus"): _gpus,
     ("gpus", "max"): _count,
+    ("gpus", "min_free"): _count,
+    ("gpus", "share"): _share,
     ("gpus", "idle_memory"): _amount,
 }
 TABLES = (LABELS, *dict.fromkeys(path[0] for path in KEYS if len(path) == 2))
 WORKER_KEYS = (*(path[0] for path in KEYS if len(path) == 1), *TABLES)
-TOP_KEYS = ("defaults", "groups", "workers")
+TOP_KEYS = ("defaults", "groups", "workers", "scheduling")
 
 
 def keys_of(table: str) -> tuple[str, ...]:

@@ -40,6 +40,8 @@ def build_spec(
             gpu_milli=number("reserve", "gpus"),
         ),
         max_gpus=number("gpus", "max") if ("gpus", "max") in values else None,
+        min_free_gpus=number("gpus", "min_free"),
+        tasks_per_gpu=number("gpus", "share") or None,
         gpu_idle_memory=number("gpus", "idle_memory", otherwise=512 * MIB),
         engine_socket=text("engine_socket"),
         groups=groups,
@@ -76,6 +78,8 @@ def values_of(spec: WorkerSpec) -> dict[tuple[str, ...], str | int | float | Non
         ("reserve", "storage"): _amount(reserve.storage),
         ("reserve", "gpus"): _decimal(reserve.gpu_milli),
         ("gpus", "max"): spec.max_gpus,
+        ("gpus", "min_free"): spec.min_free_gpus,
+        ("gpus", "share"): spec.tasks_per_gpu,
         ("gpus", "idle_memory"): _amount(spec.gpu_idle_memory),
         ("engine_socket",): spec.engine_socket,
     }

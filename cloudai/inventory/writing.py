@@ -245,11 +245,13 @@ def _compare(
     if removed is not None:
         del wanted[removed]
     try:
-        now = _placeless(read_fleet(edited, source=source).workers)
+        after = read_fleet(edited, source=source)
+        now = _placeless(after.workers)
         found = now.pop(added.id) if added is not None else None
     except (InventoryError, KeyError):
         raise _too_odd(source) from None
-    if now != wanted or (found and added and _given(added, found)):
+    same = now == wanted and after.policy == before.policy
+    if not same or (found and added and _given(added, found)):
         raise _too_odd(source)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 
-from cloudai.core.errors import Conflict, StoreFailed, TaskNotFound
+from cloudai.core.errors import Conflict, NotFound, StoreFailed, TaskNotFound
 from cloudai.core.lifecycle import Event, advance
 from cloudai.core.model import Assignment, State, Task
 
@@ -96,6 +96,24 @@ class Store:
             _insert_tasks(connection, new, what=what, text=text)
         return answers
 
+    def submit_group(self, tasks: Sequence[Task]) -> list[Task]:
+        """A placement group, all of it or nothing: answers its members. The first one's
+        idempotency key makes the group; a known one answers what is left of the group made
+        before, and raises ``Conflict`` where it made a task that is of none."""
+        with self._database.write() as connection:
+            before = _made_before(connection, tasks[0], {})
+            if before is None:
+                _insert_tasks(connection, tasks, what="submitted", text="")
+                return list(tasks)
+            if before.spec.group is None:
+                raise Conflict(
+                    f"The idempotency key {before.spec.idempotency_key} made the task {before.id},"
+                    " which is of no group",
+                    hint="give another key",
+                    task_id=before.id,
+                )
+            return _all(connection, queries.by_group(before.spec.group))
+
     # -------------------------------------------------------------- tasks are found
 
     def get(self, task_id: str) -> Task:
@@ -120,6 +138,14 @@ class Store:
             if task := _first(connection, queries.by_name(wanted)):
                 return task
         raise TaskNotFound(wanted)
+
+    def group(self, group_id: str) -> list[Task]:
+        """What there is of a placement group, in the order of ranks. Raises ``NotFound``."""
+        with self._database.read() as connection:
+            members = _all(connection, queries.by_group(group_id))
+        if not members:
+            raise NotFound(f"Group {group_id} not found", group=group_id)
+        return members
 
     def tasks(
         self,

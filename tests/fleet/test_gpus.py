@@ -271,6 +271,7 @@ def test_each_laptop_sees_what_the_other_holds(laptops, worker, gpus):
     assert (mine["mine"], other["mine"]) == (True, False)
     assert (other["task_id"], other["user_id"], other["name"]) == (task, "ann", "big")
     assert (other["cpus"], other["gpus"]) == (0.5, gpus.uuids()[:3])
+    assert [gpu["users"] for gpu in bob.worker(worker)["gpus"]][:3] == [["ann"]] * 3
     assert "another cloudai's" in bob.run("stats", worker.name).text
     waiting = bob.task("alpine", *LITTLE, "--gpus", "2", "-c", TELL)
     reason = "Insufficient GPU: worker has 1.0 available, task requires 2.0"

@@ -179,6 +179,28 @@ def test_dispatch_waits_for_an_image_and_tells_how_it_went(
     assert [one.query for one in stub.asked[1:]] == [{"until": ["started"], "timeout": ["25"]}] * 2
 
 
+def test_the_same_key_again_says_that_nothing_new_was_dispatched(
+    cloudai: Cloudai, stub: StubController
+) -> None:
+    stub.on(DISPATCH, Reply(make_running(), 200))
+    out = cloudai("dispatch", "worker-1", "alpine", "--idempotency-key", "k").out
+    assert out.startswith(f"✅ Task {TASK_ID} was there before")
+
+
+def test_dispatch_does_not_wait_for_a_worker_that_went_away(
+    cloudai: Cloudai, stub: StubController
+) -> None:
+    starting = make_task(status="starting", worker_id="worker-1")
+    stub.on(DISPATCH, Reply(starting, 201))
+    blink, away = ({"reachable": False, "since": ago(seconds=long)} for long in (0, 30))
+    stub.on(ONE, {**starting, "worker_seen": blink}, {**starting, "worker_seen": away})
+    result = cloudai("dispatch", "worker-1", "alpine")
+    assert result.code == 5
+    assert f"worker-1 went out of reach while it was starting {TASK_ID}" in result.err
+    assert f"`cloudai show {TASK_ID}`" in result.err
+    assert len(stub.asked) == 3
+
+
 def test_a_dispatched_task_that_ran_and_failed_was_dispatched(
     cloudai: Cloudai, stub: StubController
 ) -> None:
@@ -425,8 +447,8 @@ WORKERS = [
         worker_id="gpu1",
         gpus=[
             make_gpu(2, "outside"),
-            make_gpu(0, "task", held=1.0, tasks=["task-1"]),
-            make_gpu(1, "task", held=0.5, tasks=["task-2"]),
+            make_gpu(0, "task", held=1.0, tasks=["task-1"], users=["ann"]),
+            make_gpu(1, "task", held=0.5, tasks=["task-2"], users=["bob"]),
             make_gpu(3, "broken", error="ERR!"),
             make_gpu(4),
             make_gpu(5, "task", held=1.0, tasks=["task-9"]),
@@ -448,11 +470,6 @@ WORKERS = [
 def test_workers_in_a_pipe(cloudai: Cloudai, stub: StubController) -> None:
     away = {**WORKERS[1], "since": ago(minutes=4)}
     stub.on("GET /workers/", {"workers": [WORKERS[0], away]})
-    owned = [
-        make_running(task_id="task-1", user_id="ann"),
-        make_running(task_id="task-2", user_id="bob"),
-    ]
-    stub.on("GET /tasks/", {"tasks": owned, "total": 2})
     lines = cloudai("workers").out.splitlines()
     assert lines[0].split() == [
         "WORKER",
@@ -477,8 +494,7 @@ def test_workers_in_a_pipe(cloudai: Cloudai, stub: StubController) -> None:
     assert lines[2].split()[:7] == ["gpu2", "unreachable", "-", "-", "-", "?", "2"]
     assert re.search(r"since \d\d:\d\d \(4 min\): connection refused: nvidia-smi hung$", lines[2])
     assert lines[3] == (
-        "# GPUs: . free, A ann, B bob, C (another cloudai) (small: a share),"
-        " x outside cloudai, ! broken"
+        "# GPUs: . free, A ann, B bob, C (unknown) (small: a share), x outside cloudai, ! broken"
     )
 
 
@@ -494,7 +510,6 @@ def test_workers_fit_80_columns_on_a_terminal(home: Path, stub: StubController) 
     away = {**WORKERS[1], "since": ago(minutes=4)}
     long = make_worker(worker_id="rack-12-node-07", gpus=[make_gpu(at) for at in range(8)])
     stub.on("GET /workers/", {"workers": [WORKERS[0], away, long]})
-    stub.on("GET /tasks/", {"tasks": [], "total": 0})
     with Screen(home, "workers", NO_COLOR="1") as screen:
         assert screen.end() == 0
     text = screen.text.decode().replace("\r\n", "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -313,6 +314,17 @@ def test_a_table_whose_reader_is_gone_is_no_fault(home: Path, stub: StubControll
         assert running.wait(10) == 141
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams_lead_nowhere(closed: str, home: Path, stub: StubController) -> None:
+    stub.on("GET /tasks/", {"tasks": [make_task()], "total": 1})
+    line = f"{shlex.join(command('tasks'))} {closed}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (TASK_ID in done.stdout) == (closed in ("2>&-", "<&-"))
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -349,6 +361,27 @@ def test_ctrl_c_ends_quietly_and_ends_no_task(
     assert ("goes on" in err.decode()) is says
     if not says:
         assert err == b""
+
+
+def test_ctrl_c_while_a_dispatched_image_is_pulled_says_that_it_goes_on(
+    home: Path, stub: StubController, over: threading.Event
+) -> None:
+    pulling = make_task(status="starting", worker_id="worker-1")
+    stub.on("POST /workers/worker-1/dispatch", Reply(pulling, 201))
+    waits = threading.Event()
+
+    def asked_again(_: Asked) -> Reply:
+        waits.set()
+        over.wait(10)
+        return Reply(pulling)
+
+    stub.on(ONE, asked_again)
+    with process(home, "dispatch", "worker-1", "alpine") as running:
+        assert waits.wait(10)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=10)
+    assert running.returncode == 130
+    assert err.decode().splitlines()[0] == f"Task {TASK_ID} goes on."
 
 
 def test_ctrl_c_while_a_controller_is_being_started(

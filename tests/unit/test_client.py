@@ -121,6 +121,13 @@ def test_the_inventory_meant_is_sent_along(
     assert headers.get("x-cloudai-inventory-explicit") == ("1" if explicit else None)
 
 
+def test_who_starts_no_controller_asks_whichever_runs(stub: StubController, home: Path) -> None:
+    stub.on("POST /controller/stop", {})
+    named = Inventory(Path("/ops/hosts.yaml"), explicit=True)
+    Client(home, named, start=False).post("/controller/stop")
+    assert not any(name.startswith("x-cloudai") for name in stub.asked[0].headers)
+
+
 def test_notices_are_kept_once_each(stub: StubController, client: Client) -> None:
     notice = {"X-Cloudai-Notice": quote("hosts.yaml: line 3\ndisk nearly full")}
     stub.on("GET /health", Reply({}, headers=notice))

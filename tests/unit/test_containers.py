@@ -121,6 +121,13 @@ def test_an_exit_is_read_with_its_code() -> None:
     assert sight.finished_at == datetime(2026, 1, 31, 12, 0, 5, 500000, tzinfo=UTC)
 
 
+def test_no_container_ends_before_it_began() -> None:
+    earlier = "2026-01-31T12:00:00.122Z"
+    sight = sight_of(document(**EXITED | {"FinishedAt": earlier}))
+    assert sight is not None
+    assert sight.finished_at == sight.started_at
+
+
 def test_a_container_that_never_started_has_no_exit_code() -> None:
     sight = sight_of(document(Status="created", Running=False, StartedAt=NEVER, ExitCode=0))
     assert sight is not None

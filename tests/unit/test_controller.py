@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,23 +15,26 @@ from cloudai.controller import desk as desk_module
 from cloudai.controller import effects as effects_module
 from cloudai.controller import link as link_module
 from cloudai.controller import loop as loop_module
-from cloudai.controller.desk import Desk, has_ended, has_left_starting
+from cloudai.controller.desk import Desk, has_ended, has_left_starting, why_dispatch_failed
 from cloudai.controller.link import Reach
 from cloudai.controller.loop import Controller
 from cloudai.core.errors import (
     AuthenticationFailed,
     Conflict,
+    HostKeyUnknown,
     LogUnreadable,
     WorkerNotActive,
     WorkerNotFound,
     WorkerUnreachable,
 )
-from cloudai.core.model import Phase, State, Task
+from cloudai.core.model import Phase, State, Task, WorkerSpec
 from cloudai.engines import NotAdmitted
+from cloudai.engines.docker import DockerEngine
 from cloudai.engines.fake import FakeEngine, FakeWorker, Fault
 from cloudai.engines.fake_worker import Job
 from cloudai.inventory import InventoryFile
 from cloudai.service import Service, now
+from cloudai.shells.local import LocalShell
 
 SECONDS = 5.0
 """How long anything may take here; only a broken test waits so long."""
@@ -88,7 +92,10 @@ class Bench:
 
     async def dispatch(self, worker: str, **body: object) -> Task:
         body = {"docker_image": "busybox", **body}
-        return await self.desk.dispatch(worker, body, default_user="ann", timeout=SECONDS)
+        task, self.dispatched_anew = await self.desk.dispatch(
+            worker, body, default_user="ann", timeout=SECONDS
+        )
+        return task
 
     async def reach(self, task: Task, state: State) -> Task:
         found = await self.controller.wait_for(
@@ -294,6 +301,27 @@ async def test_dispatch_answers_when_it_runs_or_why_not(a_bench):
         assert len(bench.workers["w1"].containers) == 1
 
 
+async def test_a_task_is_previewed_before_there_is_a_worker(a_bench, monkeypatch):
+    async with a_bench().running() as bench:
+        monkeypatch.setattr(
+            bench.controller.fleet, "connect", lambda spec: DockerEngine(spec, LocalShell())
+        )
+        task = await bench.submit(docker_image="alpine", argv=["true"])
+        assert bench.desk.preview(task).startswith("docker run -d ")
+        assert bench.controller.fleet.workers() == []
+
+
+async def test_the_same_key_dispatches_once_and_tells_what_came_of_it(a_bench):
+    async with a_bench(w1=FakeWorker(cpus=4)).running() as bench:
+        first = await bench.dispatch("w1", idempotency_key="k")
+        assert bench.dispatched_anew
+        assert (await bench.dispatch("w1", idempotency_key="k")).id == first.id
+        assert not bench.dispatched_anew
+        refused = await bench.dispatch("w1", req_cpu=100, idempotency_key="big")
+        error = why_dispatch_failed(refused, again=True)
+        assert (error.exit_code, refused.id in error.hint) == (4, True)
+
+
 async def test_dispatch_to_an_unreachable_worker_says_so_at_once(a_bench):
     async with a_bench(w1=FakeWorker()).running() as bench:
         await until(lambda: "w1" in bench.engines, "the link")
@@ -305,6 +333,33 @@ async def test_dispatch_to_an_unreachable_worker_says_so_at_once(a_bench):
         failed = await bench.service.find(caught.value.details["task_id"])
         assert failed.state is State.FAILED
         assert not bench.workers["w1"].containers
+
+
+async def test_a_known_worker_is_trusted_also_by_the_first_command_of_all(a_bench, monkeypatch):
+    pinned: list[str] = []
+    asked = asyncio.Event()
+    probe = FakeEngine.probe
+
+    async def guarded(engine: FakeEngine) -> object:
+        if not pinned:
+            await asked.wait()
+            raise HostKeyUnknown("the host key of h is not known")
+        return await probe(engine)
+
+    async def pin(spec: WorkerSpec, fingerprint: str) -> None:
+        pinned.append(fingerprint)
+
+    monkeypatch.setattr(FakeEngine, "probe", guarded)
+    async with a_bench(w1=FakeWorker()).running() as bench:
+        bench.desk.host_keys = SimpleNamespace(pin=pin)
+        bench.controller.follow_inventory()
+        assert bench.controller.fleet.link("w1").reach is Reach.CONNECTING
+        spec = WorkerSpec(id="w1", host="h")
+        first = asyncio.create_task(bench.desk.register(spec, fingerprint="SHA256:x"))
+        await asyncio.sleep(0)
+        asked.set()
+        view, _ = await first
+        assert (pinned, view.link.reach) == (["SHA256:x"], Reach.ACTIVE)
 
 
 async def test_draining_takes_no_new_tasks_until_resumed(a_bench):
@@ -471,6 +526,9 @@ async def test_two_workers_that_are_one_machine_are_not_booked_twice(a_bench):
         assert task.worker_id == "w1"
         with pytest.raises(WorkerNotActive):
             await bench.dispatch("w2")
+        broken = [one for one in await bench.desk.doctor("w2") if not one.ok]
+        assert ["same machine and engine as w1" in one.found for one in broken] == [True]
+        assert all(one.ok for one in await bench.desk.doctor("w1"))
 
 
 async def test_a_worker_in_trouble_sends_the_task_back_to_the_queue(a_bench):

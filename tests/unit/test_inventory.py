@@ -10,8 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloudai.core.errors import InvalidInput
-from cloudai.core.model import GIB, MIB, Resources, WorkerSpec
+from cloudai.core.model import GIB, MIB, Resources, Strategy, WorkerSpec
+from cloudai.core.policy import Policy, Quota
 from cloudai.inventory import InventoryError, check_worker, parse
+from cloudai.inventory.reading import read_fleet
+from cloudai.inventory.scheduling import KEYS as SCHEDULING
+from cloudai.inventory.scheduling import QUOTA
 from cloudai.inventory.schema import KEYS, TOP_KEYS, WORKER_KEYS
 
 ROOT = Path(__file__).parents[2]
@@ -364,13 +368,13 @@ def test_the_example_shows_every_key_and_each_line_of_it_is_right() -> None:
     fleet = read(uncommented())
     assert {"gpu8", "node12", "ann-pc", "local", "worker-1", "lab-box", "rootless"} <= set(fleet)
     assert fleet["node12"].host == "node12.example.com"
-    for key in {*TOP_KEYS, "labels", *(key for path in KEYS for key in path)}:
+    for key in {*TOP_KEYS, "labels", *(key for path in KEYS for key in path), *SCHEDULING, *QUOTA}:
         assert re.search(rf"\b{key}:", uncommented()), key
 
 
 def test_the_manual_names_every_key_and_its_example_is_right() -> None:
     manual = (ROOT / "docs" / "inventory.md").read_text()
-    for key in {*TOP_KEYS, "labels", *(key for path in KEYS for key in path)}:
+    for key in {*TOP_KEYS, "labels", *(key for path in KEYS for key in path), *SCHEDULING, *QUOTA}:
         assert f"`{key}`" in manual, key
     found = re.search(r"```yaml\n(.*?)```", manual, re.DOTALL)
     assert found is not None
@@ -387,3 +391,83 @@ def test_a_worker_from_elsewhere_is_checked_by_the_same_rules() -> None:
     ):
         with pytest.raises(InvalidInput):
             check_worker(wrong)
+
+
+# ------------------------------------------------------------------ scheduling
+
+
+def policy(text: str) -> Policy:
+    return read_fleet(text, source="hosts.yaml").policy
+
+
+def test_gpus_that_are_left_to_people_and_shared() -> None:
+    spec = one("workers: {x: {gpus: {min_free: 2, share: 4}}}")
+    assert (spec.min_free_gpus, spec.tasks_per_gpu) == (2, 4)
+    assert (one("workers: {x: {}}").min_free_gpus, one("workers: {x: {}}").tasks_per_gpu) == (
+        0,
+        None,
+    )
+    assert (
+        "gpus.share: '0' is not a number of tasks" in lines("workers: {x: {gpus: {share: 0}}}")[0]
+    )
+
+
+@pytest.mark.parametrize("text", ["", "workers: {}", "scheduling:", "scheduling: {}"])
+def test_without_a_word_on_scheduling_the_defaults_hold(text: str) -> None:
+    assert policy(text) == Policy()
+
+
+def test_a_whole_policy() -> None:
+    assert policy(uncommented()) == Policy(
+        strategy=Strategy.BINPACK,
+        half_life=7 * 86400,
+        ageing=6 * 3600,
+        heads=8,
+        weights={"ann": 2, "*": 1},
+        quotas={
+            "*": Quota(tasks=20, gpu_milli=8000, gpu_hours=100),
+            "bob": Quota(cpu_milli=64_000, gpu_milli=4000),
+        },
+        pool_quotas={"a100": {"*": Quota(gpu_milli=4000)}},
+    )
+    manual = (ROOT / "docs" / "inventory.md").read_text()
+    (example,) = (
+        text for text in re.findall(r"```yaml\n(.*?)```", manual, re.DOTALL) if "ageing" in text
+    )
+    assert policy(f"groups: {{a100: {{}}}}\n{example}").quota("bob") == Quota(gpu_milli=4000)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{strtegy: spread}", "1:14: unknown key 'strtegy'; did you mean 'strategy'?"),
+        ("{strategy: sprad}", "scheduling.strategy: 'sprad'; did you mean 'spread'?"),
+        ("{strategy: node-specific}", "needs nodes, which each task names for itself"),
+        ("{half_life: soon}", "scheduling.half_life: 'soon' is not a duration"),
+        ("{ageing: 0}", "scheduling.ageing: '0' is too short; give a duration such as 6h"),
+        ("{heads: -1}", "scheduling.heads: '-1' is not a whole number"),
+        ("{heads: }", "scheduling.heads: has no value"),
+        ("{weights: {ann: 0}}", "scheduling.weights.ann: '0' is nothing; give a share"),
+        ("{weights: {ann: much}}", "scheduling.weights.ann: 'much' is not a number"),
+        ("{weights: {a b: 1}}", "scheduling.weights: 'a b' has characters it cannot have"),
+        ("{weights: [ann]}", "scheduling.weights: a list where keys and values belong"),
+        ("{quotas: {ann: 3}}", "scheduling.quotas.ann: '3' where keys and values belong"),
+        ("{quotas: {ann: {gpu: 3}}}", "unknown key 'gpu'; did you mean 'gpus'?"),
+        ("{quotas: {ann: {tasks: 1.5}}}", "scheduling.quotas.ann.tasks: '1.5' is not a whole"),
+        ("{quotas: {ann: {tasks: [1]}}}", "scheduling.quotas.ann.tasks: a list where one value"),
+        ("{pools: {a100: {}}}", "scheduling.pools: no group 'a100'; there are no groups"),
+        ("nothing", "1:13: scheduling: 'nothing' where keys and values belong"),
+    ],
+)
+def test_a_policy_that_cannot_be_meant(text: str, problem: str) -> None:
+    (line,) = lines(f"scheduling: {text}")
+    assert line.startswith("hosts.yaml:1:")
+    assert problem in line
+
+
+def test_a_pool_is_a_group_of_the_file() -> None:
+    (line,) = lines("groups: {a100: {}}\nscheduling: {pools: {a10: {}}}")
+    assert (
+        line
+        == "hosts.yaml:2:22: scheduling.pools: no group 'a10'; did you mean 'a100'? Known: a100"
+    )

@@ -420,3 +420,24 @@ def test_adding_and_removing_leaves_the_file_as_it_was(
     remove_worker(path, gone)
     assert set(parse(path.read_text(), source="x")) == set(before) - {gone}
     assert not set(path.read_text().splitlines()) - set(text.splitlines()), "no line is changed"
+
+
+def test_the_policy_is_kept_as_the_workers_are(path: Path, tmp_path: Path) -> None:
+    path.write_text("scheduling: {heads: 3}\nworkers: {x: {}}\n")
+    file = InventoryFile(path, home=tmp_path)
+    assert file.read().policy.heads == 3
+    path.write_text("scheduling: {heads: -}\n")
+    assert (file.read().policy.heads, bool(file.read().error)) == (3, True)
+    again = InventoryFile(path, home=tmp_path).read()
+    assert (again.policy.heads, list(again.workers)) == (3, ["x"])
+
+
+def test_edits_leave_the_policy_alone(path: Path) -> None:
+    before = "scheduling:\n  heads: 3  # few\n  quotas: {'*': {gpus: 4}}\n"
+    path.write_text(before)
+    add_worker(path, WorkerSpec(id="x", host="h", min_free_gpus=2, tasks_per_gpu=3))
+    edited = path.read_text()
+    assert edited == before + "workers:\n  x: {host: h, gpus: {min_free: 2, share: 3}}\n"
+    add_worker(path, WorkerSpec(id="y", host="h"))
+    remove_worker(path, "y")
+    assert path.read_text() == edited

@@ -51,7 +51,7 @@ def sight_of(document: Mapping[str, object]) -> ContainerSight | None:
         gpus=tuple(part for part in named.get(labels.GPUS, "").split(",") if part),
         created_at=moment(document.get("Created")),
         started_at=started_at,
-        finished_at=moment(state.get("FinishedAt")) if phase is Phase.EXITED else None,
+        finished_at=_finished_at(state, started_at) if phase is Phase.EXITED else None,
         exit_code=_exit_code(state, phase, started=started_at is not None, error=error),
         oom_killed=state.get("OOMKilled") is True,
         error=error,
@@ -59,6 +59,15 @@ def sight_of(document: Mapping[str, object]) -> ContainerSight | None:
         argv=(*_words(config.get("Entrypoint")), *_words(config.get("Cmd"))),
         limits=_limits(mapping(document.get("HostConfig"))),
     )
+
+
+def _finished_at(state: Mapping[str, object], started_at: datetime | None) -> datetime | None:
+    """When it ended; never before it began: of a container that ends at once, the engine may
+    write down the end first."""
+    finished_at = moment(state.get("FinishedAt"))
+    if finished_at is None or started_at is None:
+        return finished_at
+    return max(finished_at, started_at)
 
 
 def name_of(document: Mapping[str, object]) -> str:
