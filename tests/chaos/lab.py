@@ -143,6 +143,8 @@ class Laptop(Home):
             answer = Answer.FAILED
         except OSError:
             pass  # nobody knows
+        if task_id and body.get("on_lost", "wait") != "wait":
+            self.lab.history.may_be_lost.add(task_id)
         self.lab.history.operations.append(
             Operation(
                 verb="submit", began=began, ended=time.monotonic(), answer=answer, task_id=task_id
@@ -250,6 +252,7 @@ class Laptop(Home):
             reason=task["reason"] if task["status"] in ("completed", "failed", "cancelled") else "",
             container_id=task["container_id"],
             assignment=held[0].get("assignment_id", ""),
+            lost=held[0].get("lost", False),
         )
 
     def close(self) -> None:
