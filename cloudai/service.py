@@ -19,9 +19,18 @@ from cloudai.archive import LEAST_LIMIT, LIMIT, Archive
 from cloudai.core.errors import Conflict, InvalidInput, TaskNotFound
 from cloudai.core.groups import read_group
 from cloudai.core.lifecycle import Event, StopAsked
-from cloudai.core.model import State, Task, TaskSpec
+from cloudai.core.model import (
+    NORMAL_PRIORITY,
+    Reservation,
+    Resources,
+    State,
+    Task,
+    TaskSpec,
+)
+from cloudai.core.policy import Policy
 from cloudai.core.request import read_request
 from cloudai.core.units import parse_docker_size, show_gib
+from cloudai.core.usage import Ledger, Used, run_of
 from cloudai.crash import point
 from cloudai.store import Store
 from cloudai.vault import Vault
@@ -76,6 +85,7 @@ class Service:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self.store: Store
         self.vault = Vault(home / "vault")
+        self._ledger: Ledger | None = None
         self.archive = Archive(home / "logs", limit=log_limit)
 
     async def open(self) -> None:
@@ -230,9 +240,83 @@ class Service:
 
     def _record(self, task: Task, event: Event) -> Task | None:
         moved = self.store.record(task, event)
+        if moved is not None and _ends_run(task, moved):
+            self._count(moved)
         if moved is not None and moved.state.final:
             self.vault.drop(task.id)
         return moved
+
+    # ---------------------------------------------------------------- shares of the fleet
+
+    async def usage(self, now: datetime, half_life: float) -> dict[str, Used]:
+        """user -> what their runs that are over count for now: core-, byte- and GPU-seconds, of
+        which half is left after ``half_life`` seconds. What still runs is the caller's to add
+        (``core.usage.use_of``)."""
+        return await self.in_thread(lambda: self._books(half_life).usage(now))
+
+    async def gpu_hours(self, now: datetime) -> dict[str, float]:
+        """user -> GPU-hours within the last 24 hours, of runs that are over; see
+        ``core.usage.gpu_hours_within`` for what still runs."""
+        return await self.in_thread(lambda: self._books(None).gpu_hours(now))
+
+    async def run_times(self, kind: str) -> dict[str, float]:
+        """worker -> mean seconds that completed runs of that kind (``core.usage.kind_of``) took
+        there."""
+        return await self.in_thread(lambda: self._books(None).run_times(kind))
+
+    def _books(self, half_life: float | None) -> Ledger:
+        """Read from all tasks once, and anew where the half-life is another; kept up to date
+        by ``_record``, in the same thread."""
+        if self._ledger is None or half_life not in (None, self._ledger.half_life):
+            self._ledger = self.store.ledger(half_life or Policy().half_life)
+        return self._ledger
+
+    async def add_reservation(
+        self,
+        worker_id: str,
+        resources: Resources,
+        *,
+        user_id: str | None = None,
+        priority: int = NORMAL_PRIORITY,
+        until: datetime | None = None,
+        created_by: str = "",
+        note: str = "",
+    ) -> Reservation:
+        """Keeps a part of a worker for a user, or for all of a priority. Raises
+        ``InvalidInput`` for nothing, or for a time that is over."""
+        at = now()
+        if resources == Resources():
+            raise InvalidInput("a reservation of nothing; say how much, such as cpus or gpus")
+        if until is not None and until <= at:
+            raise InvalidInput("until: that time is over", field="until")
+        one = Reservation(
+            id=new_id("reservation", at),
+            worker_id=worker_id,
+            resources=resources,
+            user_id=user_id,
+            priority=priority,
+            until=until,
+            created_at=at,
+            created_by=created_by,
+            note=note,
+        )
+        await self.in_thread(self.store.add_reservation, one)
+        return one
+
+    async def remove_reservation(self, reservation_id: str) -> None:
+        """Gives it back. Raises ``NotFound``."""
+        await self.in_thread(self.store.remove_reservation, reservation_id)
+
+    async def reservations(self, now: datetime) -> list[Reservation]:
+        """Those that hold now, in the order in which they were made."""
+        return await self.in_thread(self.store.reservations, now)
+
+    # ---------------------------------------------------------------- more to tell
+
+    def _count(self, task: Task) -> None:
+        run = run_of(task)
+        if run is not None and self._ledger is not None:
+            self._ledger.add(run)
 
     async def note(self, task_id: str, what: str, text: str) -> None:
         """Adds a line to the task's story."""
@@ -303,3 +387,9 @@ class Service:
         self.archive.drop(task_id)
         point("forget.log")
         self.vault.drop(task_id)
+
+
+def _ends_run(before: Task, after: Task) -> bool:
+    """Whether the latest assignment is over by what just happened."""
+    was, held = before.assignment, after.assignment
+    return held is not None and held.ended_at is not None and (was is None or not was.ended_at)

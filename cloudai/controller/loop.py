@@ -212,6 +212,7 @@ class Controller:
             if snapshot.error:
                 log.error("inventory: %s", snapshot.error)
             self.inventory_error = snapshot.error
+        self.policy = snapshot.policy
         specs = dict(snapshot.workers)
         if not specs and snapshot.error is None and (local := self.embedded()) is not None:
             specs = {local.id: local}

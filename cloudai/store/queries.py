@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, text
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, func, select, text, type_coerce
 
 from cloudai.core.model import FINAL, State
 
@@ -117,6 +117,27 @@ def containers_of(task_ids: Collection[str]) -> Selection:
     """Which container each assignment of these tasks has, as far as it is known."""
     columns = (ASSIGNMENT.c.task_id, ASSIGNMENT.c.number, ASSIGNMENT.c.container_id)
     return select(*columns).where(ASSIGNMENT.c.task_id.in_(sorted(task_ids)))
+
+
+def runs() -> Selection:
+    """Every assignment that really ran and is over, with what it held and whether it is the
+    one that its task completed by. Raw: for a hundred thousand rows at once."""
+    completed = and_(
+        TASK.c.state == State.COMPLETED, ASSIGNMENT.c.number == TASK.c.assignment_number
+    )
+    return (
+        select(
+            TASK.c.user_id,
+            TASK.c.spec,
+            ASSIGNMENT.c.worker_id,
+            type_coerce(ASSIGNMENT.c.started_at, BigInteger),
+            type_coerce(ASSIGNMENT.c.ended_at, BigInteger),
+            completed,
+        )
+        .select_from(ASSIGNMENT.join(TASK, TASK.c.id == ASSIGNMENT.c.task_id))
+        .where(ASSIGNMENT.c.started_at.is_not(None), ASSIGNMENT.c.ended_at.is_not(None))
+        .order_by(ASSIGNMENT.c.ended_at)
+    )
 
 
 def story_of(task_id: str) -> Selection:

@@ -20,9 +20,10 @@ from sqlalchemy.exc import IntegrityError
 
 from cloudai.core.errors import Conflict, NotFound, StoreFailed, TaskNotFound
 from cloudai.core.lifecycle import Event, advance
-from cloudai.core.model import Assignment, State, Task
+from cloudai.core.model import Assignment, Reservation, State, Task
+from cloudai.core.usage import Ledger
 
-from . import queries
+from . import books, queries
 from .database import Database
 from .identity import introduce
 from .mapping import assignment_from, assignment_values, standing_values, task_from, task_values
@@ -265,6 +266,32 @@ class Store:
         marked = select(WORKER_MARK.c.worker_id).where(WORKER_MARK.c.draining)
         with self._database.read() as connection:
             return set(connection.execute(marked).scalars())
+
+    # -------------------------------------------------------------- shares of the fleet
+
+    def add_reservation(self, one: Reservation) -> None:
+        """Remembers a reservation of a new id."""
+        with self._database.write() as connection:
+            books.add_reservation(connection, one)
+
+    def remove_reservation(self, reservation_id: str) -> None:
+        """Gives it back. Raises ``NotFound``."""
+        with self._database.write() as connection:
+            books.remove_reservation(connection, reservation_id)
+
+    def reservations(self, now: datetime) -> list[Reservation]:
+        """Those that hold now, in the order in which they were made."""
+        with self._database.read() as connection:
+            return books.reservations(connection, now)
+
+    def ledger(self, half_life: float) -> Ledger:
+        """What all runs that are over add up to, for a half-life in seconds. One pass over all
+        tasks; a second or two for a hundred thousand."""
+        ledger = Ledger(half_life)
+        with self._database.read() as connection:
+            for run in books.runs(connection):
+                ledger.add(run)
+        return ledger
 
     # -------------------------------------------------------------- figures
 
