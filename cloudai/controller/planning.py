@@ -4,7 +4,9 @@ what links saw and what the store holds goes in, a plan comes out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from cloudai.core.model import ContainerSight, State, Task, kind_of
@@ -38,6 +40,8 @@ class Planner:
         self._places: dict[str, Place] = {}
         self._asks: dict[str, Ask] = {}
         self._positions: dict[str, int] = {}
+        self._sizes: Counter[str] = Counter()
+        """group -> how many of its tasks have not ended."""
         self._touched: set[str] = set()
         """Workers on the board that hold what was only planned."""
 
@@ -59,6 +63,7 @@ class Planner:
     ) -> None:
         """The workers as they are now. ``closed``: why they take no tasks, beyond what links
         know; ``reserved``: parts that are kept for somebody, by worker."""
+        self._sizes = Counter(task.spec.group for task in active if task.spec.group is not None)
         assigned: dict[str, list[Task]] = {}
         for task in active:
             if task.state.assigned and task.worker_id is not None:
@@ -88,19 +93,28 @@ class Planner:
         asks: dict[str, Ask] = {}
         for task in waiting:
             position = self._positions.setdefault(task.id, len(self._positions))
-            asks[task.id] = ask_of(
+            ask = ask_of(
                 task,
                 position,
                 kind=kind_of(task.spec),
                 held=_held(task, now),
                 refused=refused.get(task.id, NONE),
             )
+            asks[task.id] = self._with_who_is_left(ask)
         for gone in self._asks.keys() - asks.keys():
             self.board.remove(gone)
         for task_id, ask in asks.items():
             if ask != self._asks.get(task_id):
                 self.board.add(ask, now.timestamp())
         self._asks = asks
+
+    def _with_who_is_left(self, ask: Ask) -> Ask:
+        """One of a group waits for those that may still come: not for one that was cancelled,
+        failed or came to its end."""
+        if ask.group is None:
+            return ask
+        size = self._sizes[ask.group]
+        return replace(ask, group_size=size) if size > 1 else replace(ask, group=None, group_size=1)
 
     def used(self, use: Mapping[str, Use], seconds: Mapping[tuple[str, str], float]) -> None:
         """What everybody has used, and how long tasks of a kind took on each worker."""
