@@ -262,9 +262,8 @@ class Laptop(Home):
 
 
 def is_over(task: Any) -> bool:
-    """Final, and its log home (or there is none)."""
-    held = task["assignments"][-1:] or [{}]
-    kept = held[0].get("container_id") and not held[0].get("harvested")
+    """Final, and the log of each try home (or there is none)."""
+    kept = [one for one in task["assignments"] if one["container_id"] and not one["harvested"]]
     return task["status"] in ("completed", "failed", "cancelled") and not kept
 
 
