@@ -22,6 +22,7 @@ from cloudai.service import Service, now
 
 from .collect import FULL, Collector
 from .link import Link
+from .setbacks import Setbacks
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,11 @@ class Effects:
         *,
         could_go: Callable[[Task], set[str]],
         refused: Callable[[Task, str], None] = lambda task, why: None,
+        setbacks: Setbacks | None = None,
     ) -> None:
         """``could_go``: the reachable workers that are large enough for a task. ``refused`` is
         called with one that its worker did not admit, queued again, and why."""
+        self._setbacks = setbacks or Setbacks()
         self.service = service
         self.collector = collector
         self.phases: dict[str, str] = {}
@@ -146,6 +149,7 @@ class Effects:
             raise
         except EngineFailed as error:
             # The worker's trouble, not the task's: it may fit elsewhere, or later.
+            self._setbacks.failed(link.id, task.id, error.message)
             await self._refuse(task, assignment, error.message)
             return
         finally:
@@ -154,6 +158,7 @@ class Effects:
         match outcome:
             case Running(container=container, warnings=warnings):
                 self._imageless.pop(task.id, None)
+                self._setbacks.started(link.id)
                 link.saw(assignment.id, container, time.monotonic())
                 for warning in warnings:
                     await self.service.note(task.id, "warning", warning)
@@ -162,6 +167,7 @@ class Effects:
                 await self._refuse(task, assignment, reason)
                 link.poke()
             case CannotStart(reason=reason, exit_code=code):
+                self._setbacks.failed(link.id, task.id, reason, code)
                 await self.service.record(
                     task,
                     StartFailed(at=now(), number=assignment.number, reason=reason, exit_code=code),

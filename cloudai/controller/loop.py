@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -84,7 +84,11 @@ class Controller:
         self.groups = Groups()
         self.setbacks = Setbacks()
         self.effects = Effects(
-            service, self.collector, could_go=self.planner.could_go, refused=self._keep_refusal
+            service,
+            self.collector,
+            could_go=self.planner.could_go,
+            refused=self._keep_refusal,
+            setbacks=self.setbacks,
         )
         self.absences = Absences()
         self.policy = Policy()
@@ -242,7 +246,7 @@ class Controller:
                 log.warning("%s: %s", task.id, lost.reason)
                 await self.service.record(task, lost)
 
-    def _do(self, task_id: str, work: Awaitable[None]) -> None:
+    def _do(self, task_id: str, work: Coroutine[object, object, None]) -> None:
         """Runs one effect for a task, or for an assignment of one that is over; no other starts
         for it meanwhile."""
         running = asyncio.ensure_future(self._see_through(task_id, work))
@@ -250,6 +254,7 @@ class Controller:
 
         def done(_: asyncio.Future[None]) -> None:
             self._busy.pop(task_id, None)
+            work.close()  # where this ended before it began: nobody else lets go of it
             self.wake()
 
         running.add_done_callback(done)
@@ -282,7 +287,9 @@ class Controller:
             closed=self._closed(),
             reserved=self.reserved(),
         )
-        self.planner.queue(waiting, self._refusals(), moment)
+        self.planner.queue(waiting, active, self._refusals(), moment)
+        if waiting:
+            await self.planner.follow_use(self.service, active, moment)
         plan = self.planner.plan(moment)
         self.waiting = plan.waiting
         by_id = {task.id: task for task in active}

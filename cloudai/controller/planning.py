@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from cloudai.core.model import ContainerSight, State, Task, kind_of
+from cloudai.core.model import ContainerSight, State, Strategy, Task
 from cloudai.core.policy import Policy
 from cloudai.core.schedule import (
     Ask,
@@ -24,11 +24,14 @@ from cloudai.core.schedule import (
     in_one_line,
     why,
 )
+from cloudai.core.usage import Used, gpu_hours_within, kind_of, use_of
+from cloudai.service import Service
 
 from .fleet import Fleet, free_now, hold_of, local_clock, why_closed
 from .link import Link
 
 NONE: Mapping[str, str] = {}
+NO_USE = [0.0, 0.0, 0.0]
 
 
 class Planner:
@@ -40,8 +43,6 @@ class Planner:
         self._places: dict[str, Place] = {}
         self._asks: dict[str, Ask] = {}
         self._positions: dict[str, int] = {}
-        self._sizes: Counter[str] = Counter()
-        """group -> how many of its tasks have not ended."""
         self._touched: set[str] = set()
         """Workers on the board that hold what was only planned."""
 
@@ -63,7 +64,6 @@ class Planner:
     ) -> None:
         """The workers as they are now. ``closed``: why they take no tasks, beyond what links
         know; ``reserved``: parts that are kept for somebody, by worker."""
-        self._sizes = Counter(task.spec.group for task in active if task.spec.group is not None)
         assigned: dict[str, list[Task]] = {}
         for task in active:
             if task.state.assigned and task.worker_id is not None:
@@ -86,21 +86,28 @@ class Planner:
         self._touched.clear()
 
     def queue(
-        self, waiting: Iterable[Task], refused: Mapping[str, Mapping[str, str]], now: datetime
+        self,
+        waiting: Iterable[Task],
+        active: Iterable[Task],
+        refused: Mapping[str, Mapping[str, str]],
+        now: datetime,
     ) -> None:
-        """The tasks that wait, in the order of submission. ``refused``: task -> worker -> why it
-        was not admitted there a moment ago."""
+        """The tasks that wait, in the order of submission, of all that are ``active``.
+        ``refused``: task -> worker -> why it was not admitted there a moment ago."""
+        # Who of a group has ended is not waited for.
+        sizes = Counter(task.spec.group for task in active if task.spec.group is not None)
         asks: dict[str, Ask] = {}
         for task in waiting:
             position = self._positions.setdefault(task.id, len(self._positions))
-            ask = ask_of(
+            asks[task.id] = ask_of(
                 task,
                 position,
                 kind=kind_of(task.spec),
                 held=_held(task, now),
                 refused=refused.get(task.id, NONE),
             )
-            asks[task.id] = self._with_who_is_left(ask)
+            if task.spec.group is not None:
+                asks[task.id] = replace(asks[task.id], group_size=sizes[task.spec.group])
         for gone in self._asks.keys() - asks.keys():
             self.board.remove(gone)
         for task_id, ask in asks.items():
@@ -108,17 +115,22 @@ class Planner:
                 self.board.add(ask, now.timestamp())
         self._asks = asks
 
-    def _with_who_is_left(self, ask: Ask) -> Ask:
-        """One of a group waits for those that may still come: not for one that was cancelled,
-        failed or came to its end."""
-        if ask.group is None:
-            return ask
-        size = self._sizes[ask.group]
-        return replace(ask, group_size=size) if size > 1 else replace(ask, group=None, group_size=1)
-
-    def used(self, use: Mapping[str, Use], seconds: Mapping[tuple[str, str], float]) -> None:
-        """What everybody has used, and how long tasks of a kind took on each worker."""
-        self.board.set_use(use)
+    async def follow_use(self, service: Service, active: Sequence[Task], now: datetime) -> None:
+        """What everybody has used up to now, and how long tasks of the kinds that wait for the
+        fastest worker took on each."""
+        past = await service.usage(now, self.board.policy.half_life)
+        hours = await service.gpu_hours(now)
+        self.board.set_use(use_by_user(active, past, hours, now, self.board.policy.half_life))
+        fast = Strategy.PERFORMANCE_OPTIMIZED
+        kinds = {
+            ask.shape.kind
+            for ask in self._asks.values()
+            if (ask.shape.strategy or self.board.policy.strategy) is fast
+        }
+        seconds = {}
+        for kind in sorted(kinds):
+            for worker_id, mean in (await service.run_times(kind)).items():
+                seconds[kind, worker_id] = mean
         self.board.set_run_times(seconds)
 
     # ---------------------------------------------------------------- asked
@@ -157,6 +169,37 @@ class Planner:
         large = self.board.workers.large_enough(need)
         places = self.board.workers.places
         return {place.worker_id for place, able in zip(places, large, strict=True) if able}
+
+
+def use_by_user(
+    active: Iterable[Task],
+    past: Mapping[str, Used],
+    gpu_hours: Mapping[str, float],
+    now: datetime,
+    half_life: float,
+) -> dict[str, Use]:
+    """Past use, and that of what still runs."""
+    sums = {user: [one.cpu, one.memory, one.gpu] for user, one in past.items()}
+    hours = dict(gpu_hours)
+    for task in active:
+        if task.started_at is None or not task.state.assigned:
+            continue
+        user, need = task.spec.user_id, task.spec.resources
+        one = use_of(need, task.started_at, now, now=now, half_life=half_life)
+        so_far = sums.setdefault(user, [0.0, 0.0, 0.0])
+        for at, amount in enumerate((one.cpu, one.memory, one.gpu)):
+            so_far[at] += amount
+        more = gpu_hours_within(need, task.started_at, now, now=now)
+        hours[user] = hours.get(user, 0.0) + more
+    return {
+        user: Use(
+            cpu_seconds=sums.get(user, NO_USE)[0],
+            memory_seconds=sums.get(user, NO_USE)[1],
+            gpu_seconds=sums.get(user, NO_USE)[2],
+            gpu_hours_today=hours.get(user, 0.0),
+        )
+        for user in sums.keys() | hours.keys()
+    }
 
 
 def _held(task: Task, now: datetime) -> str:

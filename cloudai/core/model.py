@@ -408,13 +408,6 @@ class TaskSpec:
         return self.shell if self.shell is not None else shlex.join(self.argv)
 
 
-def kind_of(spec: TaskSpec) -> str:
-    """Tasks of one kind take alike long on one worker: the image, and the command's first
-    word."""
-    words = spec.command.split(maxsplit=1)
-    return f"{spec.image} {words[0]}" if words else spec.image
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """One execution of a task on a worker, numbered; its number fences stale news."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -53,8 +54,13 @@ class Run:
 def kind_of(spec: TaskSpec) -> str:
     """Tasks of one kind take about as long on one worker: its image, and its command's first
     word."""
-    words = spec.shell.split(maxsplit=1) if spec.shell is not None else list(spec.argv)
-    return f"{spec.image} {words[0] if words else ''}".strip()[:LONGEST_KIND]
+    return kind_from(spec.image, spec.shell, spec.argv)
+
+
+def kind_from(image: str, shell: str | None, argv: Sequence[str]) -> str:
+    """As ``kind_of``, of the parts of a spec that it needs."""
+    words = argv if shell is None else shell.split(maxsplit=1)
+    return f"{image} {words[0] if words else ''}".strip()[:LONGEST_KIND]
 
 
 def run_of(task: Task) -> Run | None:

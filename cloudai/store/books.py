@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, or_, select
 
 from cloudai.core.errors import NotFound
-from cloudai.core.model import Reservation, Resources, TaskSpec
-from cloudai.core.usage import Run, kind_of
+from cloudai.core.model import Reservation, Resources
+from cloudai.core.usage import Run, kind_from
 
 from . import queries
 from .mapping import reservation_from, reservation_values
@@ -40,20 +39,16 @@ def reservations(connection: Connection, now: datetime) -> list[Reservation]:
 
 def runs(connection: Connection) -> Iterator[Run]:
     """Every run that is over, in the order in which they ended. One pass over all tasks."""
-    for user_id, spec, worker_id, started, ended, completed in connection.execute(queries.runs()):
-        fields = json.loads(spec)
-        kind = kind_of(
-            TaskSpec(
-                image=fields["image"],
-                shell=fields.get("shell"),
-                argv=tuple(fields.get("argv", ())[:1]),
-            )
-        )
+    for row in connection.execute(queries.runs()):
+        user_id, image, shell, word, cpu_milli, memory, storage, gpu_milli, *rest = row
+        worker_id, started, ended, completed = rest
         yield Run(
             user_id=user_id,
-            kind=kind,
+            kind=kind_from(image, shell, () if word is None else (word,)),
             worker_id=worker_id,
-            resources=Resources(**fields["resources"]),
+            resources=Resources(
+                cpu_milli=cpu_milli, memory=memory, storage=storage, gpu_milli=gpu_milli
+            ),
             started_at=_EPOCH + timedelta(microseconds=started),
             ended_at=_EPOCH + timedelta(microseconds=ended),
             completed=bool(completed),

@@ -30,6 +30,12 @@ _JSON_OF_SPEC = frozenset(field.name for field in dataclasses.fields(TaskSpec)) 
     *_COLUMNS_OF_SPEC,
     "resources",
 }
+_NOTHING = {
+    field.name: field.default
+    for field in dataclasses.fields(TaskSpec)
+    if field.default is None or field.default is False or field.default == ()
+}
+"""Defaults that can never come to mean something else."""
 _RESOURCES = tuple(field.name for field in dataclasses.fields(Resources))
 _OF_RESERVATION = tuple(
     field.name for field in dataclasses.fields(Reservation) if field.name != "resources"
@@ -71,8 +77,10 @@ ASSIGNMENT_COLUMNS: tuple[ColumnElement[Any], ...] = (
 
 
 def spec_to_text(spec: TaskSpec) -> str:
-    """What of a spec has no column of its own, as JSON."""
+    """What of a spec has no column of its own, as JSON. What asks for nothing is left out:
+    a queue of a hundred thousand is read in every pass."""
     fields = {name: getattr(spec, name) for name in sorted(_JSON_OF_SPEC)}
+    fields = {name: value for name, value in fields.items() if value != _NOTHING.get(name, ...)}
     fields["resources"] = {name: getattr(spec.resources, name) for name in _RESOURCES}
     return json.dumps(fields, separators=(",", ":"))
 

@@ -119,16 +119,23 @@ def containers_of(task_ids: Collection[str]) -> Selection:
     return select(*columns).where(ASSIGNMENT.c.task_id.in_(sorted(task_ids)))
 
 
+OF_RUNS = (
+    *("image", "shell", "argv[0]"),
+    *(f"resources.{name}" for name in ("cpu_milli", "memory", "storage", "gpu_milli")),
+)
+
+
 def runs() -> Selection:
     """Every assignment that really ran and is over, with what it held and whether it is the
-    one that its task completed by. Raw: for a hundred thousand rows at once."""
+    one that its task completed by. Raw, and the spec read where it is: for a hundred thousand
+    rows at once."""
     completed = and_(
         TASK.c.state == State.COMPLETED, ASSIGNMENT.c.number == TASK.c.assignment_number
     )
     return (
         select(
             TASK.c.user_id,
-            TASK.c.spec,
+            *(func.json_extract(TASK.c.spec, f"$.{part}") for part in OF_RUNS),
             ASSIGNMENT.c.worker_id,
             type_coerce(ASSIGNMENT.c.started_at, BigInteger),
             type_coerce(ASSIGNMENT.c.ended_at, BigInteger),

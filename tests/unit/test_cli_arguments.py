@@ -66,6 +66,45 @@ def sent(stub: StubController, cloudai: Cloudai, monkeypatch: pytest.MonkeyPatch
                 "req_gpu": 0.5,
             },
         ),
+        (
+            ["alpine", "--gpu", "a100:2", "--gpu-memory", "40", "--priority", "high"],
+            {
+                "docker_image": "alpine",
+                "gpu_model": "a100",
+                "req_gpu": "2",
+                "gpu_memory": "40",
+                "priority": "high",
+            },
+        ),
+        (
+            ["alpine", "--gpu", "RTX 4090", "--gpus", "0.5"],
+            {"docker_image": "alpine", "gpu_model": "RTX 4090", "req_gpu": 0.5},
+        ),
+        (
+            ["alpine", "--strategy", "node-specific", "--node", "gpu1", "--node", "zone=lab"],
+            {
+                "docker_image": "alpine",
+                "strategy": "node-specific",
+                "nodes": ["gpu1", "zone=lab"],
+            },
+        ),
+        (
+            ["alpine", "--require", "memory>=64", "--avoid", "!ssd", "--affinity", "db"],
+            {
+                "docker_image": "alpine",
+                "require": ["memory>=64"],
+                "avoid": ["!ssd"],
+                "near": ["db"],
+            },
+        ),
+        (
+            ["alpine", "--anti-affinity", "a", "--anti-affinity", "b", "--preemptible"],
+            {"docker_image": "alpine", "apart": ["a", "b"], "preemptible": True},
+        ),
+        (
+            ["alpine", "--retries", "3", "--retry-on", "oom,75"],
+            {"docker_image": "alpine", "retries": "3", "retry_on": ["oom", "75"]},
+        ),
         # The server names what is wrong with a value, for every front door alike.
         (["alpine", "-cpu_cores", "nan"], {"docker_image": "alpine", "req_cpu": "nan"}),
         (["alpine", "-cpu_cores=-1"], {"docker_image": "alpine", "req_cpu": -1.0}),
@@ -292,3 +331,27 @@ def test_what_is_no_address_is_refused(text: str, cloudai: Cloudai, stub: StubCo
 )
 def test_values_in_our_arguments_are_noticed(args: list[str], gives: bool) -> None:
     assert gives_values(args) is gives
+
+
+def test_how_many_gpus_is_said_once(cloudai: Cloudai, stub: StubController) -> None:
+    for args, why in (
+        (["--gpu", "a100:2", "--gpus", "1"], "both say how many; give one"),
+        (["--gpu", ":2"], "give a model, or a model and a number"),
+        (["--gpu", "a100:"], "give a model, or a model and a number"),
+    ):
+        result = cloudai("task", "alpine", *args)
+        assert result.code == 2
+        assert why in result.err
+    assert (
+        "No such option '--priority'"
+        in cloudai("dispatch", "worker-1", "alpine", "--priority", "high").err
+    )
+    assert not stub.asked
+
+
+def test_logs_of_an_earlier_try(cloudai: Cloudai, stub: StubController) -> None:
+    path = "GET /tasks/train/logs"
+    stub.on(path, Reply(chunks=[b"one"]))
+    assert cloudai("logs", "train", "--try", "1").out == "one"
+    (asked,) = [one for one in stub.asked if str(one) == path]
+    assert asked.query == {"number": ["1"]}

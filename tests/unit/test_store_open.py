@@ -27,8 +27,8 @@ from cloudai.core.errors import (
     StoreReadOnly,
     StoreTooNew,
 )
-from cloudai.core.lifecycle import Placed
-from cloudai.core.model import OnLost, State, Task, TaskSpec
+from cloudai.core.lifecycle import Placed, Refused
+from cloudai.core.model import OnLost, Placement, State, Task, TaskSpec
 from cloudai.store import Store, database, schema
 from cloudai.store.database import Database
 from cloudai.store.rows import METADATA
@@ -207,6 +207,28 @@ def test_the_first_released_schema_is_read_by_this_program(path):
         assert [line.what for line in store.events(task.id)] == ["submitted"]
         assert store.id == "abc"
         assert store.integrity() == []
+
+
+def test_a_database_of_any_schema_goes_on_with_nothing_tried_again(path):
+    """From the first release, and from the one in between."""
+    first_released(path)
+    home = Database(path)
+    schema.bring_up_to_date(home, target="0002")
+    home.close()
+    assert Path(f"{path}.before-0002").exists()
+    with raw(path) as connection:
+        connection.execute("UPDATE assignment SET lost = 1")
+    with Store.open(path, now=NOW) as store:
+        (task,) = store.active()
+        assert task.assignment.lost
+        assert (task.failures, task.not_before, task.requeue) == (0, None, False)
+        assert (task.spec.priority, task.spec.retries, task.spec.group) == (50, 0, None)
+        assert (task.spec.strategy, task.spec.placement) == (None, Placement.PACK)
+        assert store.reservations(NOW) == []
+        assert store.ledger(3600.0).usage(NOW) == {}
+        assert store.integrity() == []
+        refused = store.record(task, Refused(at=NOW, number=1, reason="full"))
+        assert store.active() == [refused]
 
 
 NEXT = """

@@ -44,7 +44,7 @@ class Board:
         self.held: dict[str, Ask] = {}
         """Waiting for something else than room."""
         self._now = 0.0
-        self._owners: set[str] = set()
+        self._owners: set[str | None] = set()
         """Users who have something reserved."""
         self._needs: dict[int, Need] = {}
         self._blocked: set[int] = set()
@@ -64,15 +64,21 @@ class Board:
         self._note_owners()
 
     def _note_owners(self) -> None:
-        """Who has reservations sees other room than all others: their tasks are shapes of
-        their own."""
-        places = self.workers.places
-        owners = {one.user for i in self.finder.reserved for one in places[i].reserved}
-        changed, self._owners = owners ^ self._owners, owners
-        if changed:
-            for ask in [one for one in self.queue.asks.values() if one.user in changed]:
-                if ask.group is None:
-                    self.queue.add(ask, self._now, alone=ask.user if ask.user in owners else None)
+        """Who has something reserved sees other room than all others: their tasks are shapes
+        of their own. Where priorities have, tasks of each priority are."""
+        reserved = [one for i in self.finder.reserved for one in self.workers.places[i].reserved]
+        owners = {one.user for one in reserved}
+        if owners == self._owners:
+            return
+        self._owners = owners
+        for ask in [one for one in self.queue.asks.values() if one.group is None]:
+            self.queue.add(ask, self._now, alone=self._right_of(ask))
+
+    def _right_of(self, ask: Ask) -> object:
+        """What tells tasks of one shape apart, where something is reserved."""
+        user = ask.user if ask.user in self._owners else None
+        priority = ask.priority if None in self._owners else None
+        return (user, priority) if (user, priority) != (None, None) else None
 
     def drop(self, worker_id: str) -> None:
         """A worker is no more."""
@@ -96,7 +102,7 @@ class Board:
             self._add_member(ask, now)
         else:
             # One more of a shape that fits nowhere fits nowhere either.
-            self.queue.add(ask, now, alone=ask.user if ask.user in self._owners else None)
+            self.queue.add(ask, now, alone=self._right_of(ask))
             self.finder.strategies.packing.learn(ask.shape)
 
     def _add_member(self, ask: Ask, now: float) -> None:
@@ -368,8 +374,7 @@ class Board:
         line = strategies.line(self.need(leader.shape))
         if line is None or strategies.of(leader.shape) is Strategy.BINPACK:
             return lambda i: -self.workers.busy[i]
-        key = line.key
-        return lambda i: key(i) or 0.0
+        return line.key
 
     # ---------------------------------------------------------------- preemption
 
@@ -398,7 +403,8 @@ class Board:
             room = self.finder.room_for(ask, i)
             if not large[i] or room is None:
                 continue
-            owner = any(one.user == ask.user for one in self.workers.places[i].reserved)
+            reserved = self.workers.places[i].reserved
+            owner = any(one.is_for(ask.user, ask.priority) for one in reserved)
             running = [one for one in self.workers.running[i].values() if one.id not in gone]
             found = victims_on(ask, i, room, running, owner=owner)
             if found is not None and (best is None or found.burden < best.burden):

@@ -227,7 +227,11 @@ def _kept_from(board: Board, ask: Ask, i: int, now: float) -> str:
     place, keep = board.workers.places[i], board.keeps.get(i)
     room = board.finder.room_for(ask, i)
     if room is not None and room.lacks(ask.shape.resources, ask.shape.wish) is not None:
-        whose = ", ".join(sorted({one.user for one in place.reserved if one.user != ask.user}))
+        whose = ", ".join(
+            dict.fromkeys(
+                one.whose for one in place.reserved if not one.is_for(ask.user, ask.priority)
+            )
+        )
         return f"what is free there is reserved for {whose}"
     if (
         keep is not None

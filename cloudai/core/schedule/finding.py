@@ -84,8 +84,8 @@ class Finder:
         line = self.strategies.line(need) if self.ranking is None else None
         if line is None or self._images.get(need.shape.image):
             return others
-        mine = (line.key(best) or 0.0, best)
-        return {i for i in others if (key := line.key(i)) is not None and (key, i) < mine}
+        key, mine = line.key, (line.key(best), best)
+        return {i for i in others if (key(i), i) < mine}
 
     def _able(
         self, ask: Ask, need: Need, looked_at: set[int], odd: set[int], now: float
@@ -164,7 +164,7 @@ class Finder:
         if free is None or i not in self.reserved or ask.shape.preemptible:
             return free
         place = self.workers.places[i]
-        return room_of(ask.user, free, place.reserved, self.workers.running[i])
+        return room_of(ask, free, place.reserved, self.workers.running[i])
 
     def lets_in(self, ask: Ask, need: Need, i: int, now: float) -> bool:
         """Whether reservations and who waits for a worker let the task have what is free."""

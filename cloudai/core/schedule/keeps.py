@@ -148,7 +148,8 @@ def passed(keep: Keep, one: Running) -> None:
 def unused(reservation: Reservation, running: dict[str, Running]) -> Resources:
     """What of a reservation its owner does not use on that worker."""
     used = sum(
-        (one.resources for one in running.values() if one.user == reservation.user), Resources()
+        (one.resources for one in running.values() if reservation.is_for(one.user, one.priority)),
+        Resources(),
     )
     whole = reservation.resources
     return Resources(
@@ -160,12 +161,12 @@ def unused(reservation: Reservation, running: dict[str, Running]) -> Resources:
 
 
 def room_of(
-    user: str, free: Free, reserved: tuple[Reservation, ...], running: dict[str, Running]
+    ask: Ask, free: Free, reserved: tuple[Reservation, ...], running: dict[str, Running]
 ) -> Free:
-    """What is free on a worker for that user: less what is reserved for others and idle."""
+    """What is free on a worker for that task: less what is reserved for others and idle."""
     room = free.copy()
     for reservation in reserved:
-        if reservation.user != user:
+        if not reservation.is_for(ask.user, ask.priority):
             withhold(room, unused(reservation, running))
     return room
 

@@ -15,14 +15,10 @@ from cloudai.core.model import Strategy
 
 from .packing import Packing
 from .snapshot import Shape
-from .workers import Indexes, Line, Need, Workers
+from .workers import OUT, Indexes, Line, Need, Workers
 
-TASK = 4.0
-"""What one more task on a worker counts in ``spread``; all else only decides between equals."""
 HAS_IMAGE = 2.0
 """In ``spread``: a worker that holds the image goes before others with as many tasks."""
-NO_GPU_WANTED = 1.0
-"""In ``spread``: a task without GPUs goes rather where none are, so that they stay reachable."""
 LOAD_OF_IMAGE = 0.25
 """In ``load_balanced``: having the image makes up for so much load a core."""
 PULL = 0.05
@@ -66,19 +62,24 @@ class Strategies:
         if strategy is Strategy.BINPACK:
             return None
         if strategy is Strategy.LOAD_BALANCED:
-            return workers.line(strategy, self._load)
+            return workers.line(strategy, lambda: Line(self._blank(), renew=self._load))
         if strategy is Strategy.PERFORMANCE_OPTIMIZED:
-            gpus = bool(need.whole or need.share)
+            kind, gpus = shape.kind, bool(need.whole or need.share)
             return workers.line(
-                (strategy, shape.kind, gpus), lambda i: self._seconds(shape.kind, gpus, i)
+                (strategy, kind, gpus),
+                lambda: Line(self._blank(), renew=lambda i: self._seconds(kind, gpus, i)),
             )
         if need.whole:
             return workers.line(
-                f"spread {need.whole} gpus", lambda i: self._tasks_with_gpus(i, need.whole)
+                need.whole,
+                lambda: Line(workers.ranks, room=workers.plain.whole, at_least=need.whole),
             )
         if need.share:
-            return workers.line("spread shares", self._tasks_with_shares)
-        return workers.line("spread", self._tasks)
+            return workers.line("share", lambda: Line(workers.ranks, room=workers.plain.best))
+        return workers.line("no gpus", lambda: Line(workers.ranks_without))
+
+    def _blank(self) -> list[float]:
+        return [OUT] * len(self.workers)
 
     def prize(self, shape: Shape) -> float:
         """By how much a worker's key is better for holding the image."""
@@ -89,38 +90,19 @@ class Strategies:
             return PULL
         return HAS_IMAGE
 
-    def _tasks(self, i: int) -> float | None:
-        workers = self.workers
-        free = workers.free[i]
-        if free is None:
-            return None
-        apart = NO_GPU_WANTED if free.total.gpu_milli else 0.0
-        return workers.tasks[i] * TASK + apart + workers.busy[i]
-
-    def _tasks_with_gpus(self, i: int, whole: int) -> float | None:
-        # Who has not so many is passed over by every task that wants them.
-        if self.workers.plain.whole[i] < whole:
-            return None
-        return self.workers.tasks[i] * TASK + self.workers.busy[i]
-
-    def _tasks_with_shares(self, i: int) -> float | None:
-        if not self.workers.plain.best[i]:
-            return None
-        return self.workers.tasks[i] * TASK + self.workers.busy[i]
-
-    def _load(self, i: int) -> float | None:
+    def _load(self, i: int) -> float:
         free = self.workers.free[i]
         if free is None:
-            return None
+            return OUT
         total = free.total.cpu_milli
         reserved = 1 - free.cpu / total if total else 1.0
         return max(self.workers.places[i].load, reserved) + self.workers.busy[i] / 1000
 
-    def _seconds(self, kind: str, gpus: bool, i: int) -> float | None:
+    def _seconds(self, kind: str, gpus: bool, i: int) -> float:
         """What a run of that kind takes there, relative to others, as far as can be told."""
         workers = self.workers
         if workers.free[i] is None:
-            return None
+            return OUT
         crowd = workers.busy[i] / 1000
         known = self._run_times.get((kind, workers.places[i].worker_id))
         if known is not None:

@@ -94,10 +94,19 @@ class Reservation:
     """A part of a worker that is kept for somebody."""
 
     id: str
-    user: str
+    user: str | None
+    """``None``: for everybody's tasks of that priority or higher."""
     resources: Resources
-    until: float
+    until: float = float("inf")
     priority: int = NORMAL_PRIORITY
+
+    def is_for(self, user: str, priority: int) -> bool:
+        """Whether a task may have of it by right."""
+        return self.user == user if self.user is not None else priority >= self.priority
+
+    @property
+    def whose(self) -> str:
+        return self.user or f"priority {self.priority} and higher"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,10 @@ UNCONDITIONAL: Condition = (None, (), (), ())
 OF_FREE = ("cpu", "memory", "storage")
 OF_TOTAL = ("total_cpu", "total_memory", "total_storage")
 NOTHING_AT_ALL = Resources()
+OUT = float("inf")
+NO_GPU_WANTED = 1.0
+TASK = 4.0
+"""What one more task on a worker counts in ``ranks``; all else only decides between equals."""
 LOG_LENGTH = 4096
 
 
@@ -87,52 +91,80 @@ class Need:
 
 class Line:
     """Workers in the order of a ranking that no task's shape changes: the first that fits is
-    the best. ``key``: lower is better, ``None``: not in line at all.
-
-    A heap whose entries may be older than the truth: a task that comes only makes a worker
-    stand further back, which is found out when it would be its turn.
+    the best. A heap whose entries may be older than the truth: a task that comes only makes a
+    worker stand further back, which is found out when it would be its turn.
     """
 
-    def __init__(self, key: Callable[[int], float | None], size: int) -> None:
-        self.key = key
-        self._known = [key(i) for i in range(size)]
+    def __init__(
+        self,
+        keys: list[float],
+        *,
+        room: list[int] | None = None,
+        at_least: int = 1,
+        renew: Callable[[int], float] | None = None,
+    ) -> None:
+        """``keys``: lower is better, infinite: not in line. ``room``: only those with
+        ``at_least`` so much of it are in line. ``renew``: a worker's key, for a list of the
+        line's own; without it, ``keys`` is kept by others."""
+        self.keys = keys
+        self.room = room
+        self.at_least = at_least
+        self._renew = renew
+        if renew is not None:
+            keys[:] = [renew(i) for i in range(len(keys))]
+        self._known = [self.key(i) for i in range(len(keys))]
         """The key of each worker's entry in the heap."""
-        self._heap = [(key, i) for i, key in enumerate(self._known) if key is not None]
+        self._heap = [(key, i) for i, key in enumerate(self._known) if key < OUT]
         heapify(self._heap)
         self._column: Floats | None = None
         self._stale: set[int] = set()
 
+    def key(self, i: int) -> float:
+        """How good the worker is; infinite where it is not in line."""
+        if self.room is not None and self.room[i] < self.at_least:
+            return OUT
+        return self.keys[i]
+
     def write(self, i: int) -> None:
         """The worker changed otherwise than by a task that came."""
-        if i == len(self._known):
-            self._known.append(None)
-        self._stale.add(i)
-        key, known = self.key(i), self._known[i]
-        if key is not None and (known is None or key < known):
+        self._mark(i)
+        key = self.key(i)
+        if key < self._known[i]:
             self._known[i] = key
             heappush(self._heap, (key, i))
 
     def fell_back(self, i: int) -> None:
         """A task came to the worker."""
+        self._mark(i)
+
+    def _mark(self, i: int) -> None:
+        if self._renew is not None:
+            if i == len(self.keys):
+                self.keys.append(OUT)
+            self.keys[i] = self._renew(i)
+        if i == len(self._known):
+            self._known.append(OUT)
         self._stale.add(i)
 
     def first(self, fits: Callable[[int], bool], at_most: int) -> int | None:
         """The first that fits, where it is among the first ``at_most``."""
         passed: list[tuple[float, int]] = []
-        heap, found = self._heap, None
+        heap, known, found = self._heap, self._known, None
+        keys, room, at_least = self.keys, self.room, self.at_least
         while heap and len(passed) < at_most:
-            entry = heap[0]
-            i = entry[1]
-            if self._known[i] != entry[0]:
+            was, i = heap[0]
+            if known[i] != was:
                 heappop(heap)  # it came nearer since, and stands there
                 continue
-            key = self.key(i)
-            if key != entry[0]:
-                self._known[i] = key
-                if key is None:
-                    heappop(heap)
-                else:
+            key = keys[i]
+            if room is not None and room[i] < at_least:
+                key = OUT
+            if key != was:
+                known[i] = key
+                if key < OUT:
                     heapreplace(heap, (key, i))
+                else:
+                    heappop(heap)
                 continue
             if fits(i):
                 found = i
@@ -148,8 +180,7 @@ class Line:
             self._column = np.full(len(self._known), np.inf)
             self._stale = set(range(len(self._known)))
         for i in self._stale:
-            key = self.key(i)
-            self._column[i] = np.inf if key is None else key
+            self._column[i] = self.key(i)
         self._stale.clear()
         return self._column
 
@@ -170,6 +201,11 @@ class Workers:
         self.tasks: list[int] = []
         self.busy: list[float] = []
         """The part in use of whatever is used most there, 0 to 1."""
+        self.ranks: list[float] = []
+        """How full each is, for tasks that are to be spread: by tasks, then by what is in use;
+        infinite where none may go."""
+        self.ranks_without: list[float] = []
+        """The same for tasks without GPUs, which go rather where none are."""
         self.lines: dict[object, Line] = {}
         self.plain = View(ANY)
         """What there is for who will have any GPU: never less than for a wish."""
@@ -240,6 +276,8 @@ class Workers:
         self.busy.append(0.0)
         for column in (self.cpu, self.memory, self.storage):
             column.append(-1)
+        self.ranks.append(OUT)
+        self.ranks_without.append(OUT)
         self._columns.clear()
 
     def _count_totals(self, i: int, sign: int) -> None:
@@ -292,8 +330,12 @@ class Workers:
         if free is None:
             self.busy[i] = 1.0
             self.cpu[i] = self.memory[i] = self.storage[i] = -1
+            self.ranks[i] = self.ranks_without[i] = OUT
         else:
             self.busy[i] = busy(free)
+            self.ranks[i] = self.ranks_without[i] = self.tasks[i] * TASK + self.busy[i]
+            if free.total.gpu_milli:
+                self.ranks_without[i] += NO_GPU_WANTED
             self.cpu[i], self.memory[i], self.storage[i] = free.cpu, free.memory, free.storage
         self._stale.add(i)
         self._note(i)
@@ -355,10 +397,10 @@ class Workers:
             self._columns.clear()
         return view
 
-    def line(self, name: object, key: Callable[[int], float | None]) -> Line:
+    def line(self, name: object, make: Callable[[], Line]) -> Line:
         line = self.lines.get(name)
         if line is None:
-            line = self.lines[name] = Line(key, len(self))
+            line = self.lines[name] = make()
         return line
 
     def fits(self, i: int, need: Need) -> bool:
