@@ -4,6 +4,7 @@ home once and in order, and what it did not keep is said where it is missing."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -230,6 +231,21 @@ async def test_a_log_that_came_home_with_records_twice_is_mended_and_closed(benc
     await bench.finish()
     assert bench.home(marks=True) == b"".join(bench.written)
     assert bench.archive.complete(*KEY)
+
+
+async def test_many_places_where_they_differ_are_all_gone_through_once_it_has_ended(
+    bench: Bench,
+) -> None:
+    bench.write(120, apart=1)
+    log = [(record.at, record.data) for record in bench.container.log]
+    with bench.archive.writer(*KEY) as writer:
+        writer.make_unsure()
+        for at in range(0, 120, 2):
+            writer.extend([log[at], log[at + 1], log[at]])
+    await bench.finish()
+    assert bench.archive.complete(*KEY)
+    lines = bench.home().splitlines(keepends=True)
+    assert [line for line, _ in itertools.groupby(sorted(lines))] == bench.written
 
 
 async def test_a_clock_that_is_set_back_ends_a_follower_once(bench: Bench) -> None:
