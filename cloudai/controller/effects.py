@@ -44,9 +44,12 @@ class Effects:
         could_go: Callable[[Task], set[str]],
         refused: Callable[[Task, str], None] = lambda task, why: None,
         setbacks: Setbacks | None = None,
+        peers: Callable[[Task], tuple[str, ...]] = lambda task: (),
     ) -> None:
         """``could_go``: the reachable workers that are large enough for a task. ``refused`` is
-        called with one that its worker did not admit, queued again, and why."""
+        called with one that its worker did not admit, queued again, and why. ``peers``: the
+        addresses of a task's group, by rank."""
+        self._peers = peers
         self._setbacks = setbacks or Setbacks()
         self.service = service
         self.collector = collector
@@ -131,6 +134,7 @@ class Effects:
             store_id=self.service.store.id,
             spec=task.spec,
             env=await self.service.in_thread(self.service.vault.get, task.id),
+            peers=self._peers(task),
         )
         try:
             async with link.starts:

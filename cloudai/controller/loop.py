@@ -89,6 +89,7 @@ class Controller:
             could_go=self.planner.could_go,
             refused=self._keep_refusal,
             setbacks=self.setbacks,
+            peers=self._peers,
         )
         self.absences = Absences()
         self.policy = Policy()
@@ -101,6 +102,7 @@ class Controller:
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._touched: dict[str, float] = {}
+        self._active: list[Task] = []
         self._refused: dict[tuple[str, str], Refusal] = {}
         self._signals: dict[str, Signal] = {}
         self._measured: dict[str, float] = {}
@@ -183,6 +185,7 @@ class Controller:
     async def _pass(self) -> None:
         began = time.monotonic()
         active, ended = await self.service.unfinished()
+        self._active = active
         unfinished = [*active, *ended]
         self._needed = {task.worker_id for task in unfinished if task.worker_id is not None}
         self.follow_inventory()
@@ -310,6 +313,11 @@ class Controller:
     def reserved(self) -> dict[str, list[Reservation]]:
         """Parts of workers that are kept for somebody."""
         return {}
+
+    def _peers(self, task: Task) -> tuple[str, ...]:
+        """The addresses of the workers of a task's group, by rank."""
+        links = [self.fleet.get(worker) for worker in self.groups.workers(task, self._active)]
+        return tuple(link.engine.address if link else "" for link in links)
 
     def _closed(self) -> dict[str, str]:
         """Workers that take no tasks though they can be reached, and why."""

@@ -98,16 +98,21 @@ class Planner:
         sizes = Counter(task.spec.group for task in active if task.spec.group is not None)
         asks: dict[str, Ask] = {}
         for task in waiting:
-            position = self._positions.setdefault(task.id, len(self._positions))
-            asks[task.id] = ask_of(
+            known = self._asks.get(task.id)
+            refusals = refused.get(task.id, NONE)
+            plain = not refusals and task.not_before is None and task.spec.group is None
+            if known is not None and plain and not known.held and not known.refused:
+                asks[task.id] = known  # what a task asks for never changes
+                continue
+            ask = ask_of(
                 task,
-                position,
+                self._positions.setdefault(task.id, len(self._positions)),
                 kind=kind_of(task.spec),
                 held=_held(task, now),
-                refused=refused.get(task.id, NONE),
+                refused=refusals,
             )
-            if task.spec.group is not None:
-                asks[task.id] = replace(asks[task.id], group_size=sizes[task.spec.group])
+            group = task.spec.group
+            asks[task.id] = replace(ask, group_size=sizes[group]) if group else ask
         for gone in self._asks.keys() - asks.keys():
             self.board.remove(gone)
         for task_id, ask in asks.items():

@@ -27,6 +27,8 @@ class Order:
     spec: TaskSpec
     env: Mapping[str, str]
     """Values by name: from the vault, never shown, never in argv."""
+    peers: tuple[str, ...] = ()
+    """Addresses of the members of its placement group, by rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,11 @@ class Engine(Protocol):
     def log_room(self) -> int:
         """Bytes of one container's log, as records cost, that the engine surely keeps; of a
         log that takes as much it may have dropped the beginning."""
+
+    @property
+    def address(self) -> str:
+        """Where others find the worker: the host that is really connected to, no alias of it;
+        127.0.0.1 for this machine."""
 
     async def probe(self) -> WorkerSight:
         """The whole worker in one round trip: host, engine, GPUs, our containers."""

@@ -34,6 +34,7 @@ from . import (
     Usage,
 )
 from .fake_worker import FakeClock, FakeContainer, FakeWorker, Job
+from .groups import is_member
 
 __all__ = ["Deed", "FakeClock", "FakeEngine", "FakeWorker", "Fault", "Gate", "Job"]
 
@@ -89,6 +90,7 @@ class FakeEngine:
 
     def __init__(self, worker: FakeWorker | None = None) -> None:
         self.worker = worker or FakeWorker()
+        self.address = self.worker.name
         self.history: list[Deed] = []
         self.findings: tuple[Finding, ...] = ()
         self.closed = False
@@ -204,7 +206,8 @@ class FakeEngine:
 
     def preview(self, order: Order) -> str:
         spec = order.spec
-        run = ["docker", "run", "-d", "--name", order.assignment_id, "--", spec.image]
+        network = ["--network", "host"] if is_member(spec) else []
+        run = ["docker", "run", "-d", "--name", order.assignment_id, *network, "--", spec.image]
         return shlex.join([*run, *(("/bin/sh", "-c", spec.shell) if spec.shell else spec.argv)])
 
     async def close(self) -> None:
@@ -254,7 +257,7 @@ class FakeEngine:
         name = order.assignment_id
         if name in self.worker.containers or name in self.worker.strangers:
             return None
-        gpus = self.worker.admit(order.spec.resources)
+        gpus = self.worker.admit(order.spec)
         return gpus if isinstance(gpus, NotAdmitted) else self.worker.create(order, gpus)
 
     def _start(self, order: Order) -> Outcome:

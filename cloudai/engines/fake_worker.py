@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from cloudai.core.capacity import WHOLE, free_of
 from cloudai.core.errors import ContainerGone
+from cloudai.core.gpus import Wish
 from cloudai.core.model import (
     GIB,
     ContainerSight,
@@ -23,14 +25,15 @@ from cloudai.core.model import (
     GpuProcess,
     Phase,
     Resources,
+    TaskSpec,
     WorkerSight,
+    WorkerSpec,
 )
 from cloudai.core.wording import insufficient
 
 from . import Happening, LogRecord, NotAdmitted, Order
+from .groups import group_env
 
-WHOLE = 1000
-"""Thousandths of a GPU that make a whole one."""
 KILLED, TERMINATED, NO_RECORD = 137, 143, 255
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -74,6 +77,8 @@ class FakeContainer:
 
     sight: ContainerSight
     job: Job
+    env: Mapping[str, str] = field(default_factory=dict)
+    """What it sees of its environment: its group's variables and the user's."""
     log: list[LogRecord] = field(default_factory=list)
     """What the engine keeps of it."""
     dropped: int = 0
@@ -107,6 +112,7 @@ class FakeWorker:
         memory: float = 16,
         disk: float = 100,
         gpus: int = 0,
+        gpu: tuple[str, float | None] = ("Fake GPU", 80),
         reserve: Resources | None = None,
         name: str = "fake",
     ) -> None:
@@ -116,7 +122,13 @@ class FakeWorker:
         self.memory = round(memory * GIB)
         self.disk = round(disk * GIB)
         self.gpus = [f"GPU-{name}-{index}" for index in range(gpus)]
+        self.devices = dict.fromkeys(self.gpus, gpu)
+        """Model and memory in GiB of each GPU; ``None`` where the driver does not say."""
         self.reserve = reserve or Resources()
+        self.min_free_gpus = 0
+        self.max_gpus: int | None = None
+        self.tasks_per_gpu: int | None = None
+        """What ops keep for people, as in ``WorkerSpec``."""
         self.containers: dict[str, FakeContainer] = {}
         self.strangers: set[str] = set()
         """Names of containers that are nobody's of ours."""
@@ -161,12 +173,14 @@ class FakeWorker:
                 phase=Phase.CREATED,
                 held=asked,
                 gpus=gpus,
+                gpu_memory=spec.gpu_memory if gpus else None,
                 created_at=self.clock(),
                 image=spec.image,
                 argv=("/bin/sh", "-c", spec.shell) if spec.shell is not None else spec.argv,
                 limits={"cpu_milli": asked.cpu_milli, "memory": asked.memory},
             ),
             self.jobs.get(spec.image, Job()),
+            {**group_env(order), **order.env},
         )
         self.containers[name] = container
         self._tell(name, "create")
@@ -308,18 +322,28 @@ class FakeWorker:
                 total = total + container.sight.held
         return total
 
-    def admit(self, asked: Resources) -> NotAdmitted | tuple[str, ...]:
-        """The GPUs for a task of that size, or what is missing."""
-        left = self.total() - self.reserve - self.held()
-        room = (
-            ("cpu", "CPU", left.cpus, asked.cpus),
-            ("memory", "memory", (left.memory - self.outside_memory) / GIB, asked.memory_gib),
-            ("storage", "storage", left.storage_gib, asked.storage_gib),
+    def admit(self, spec: TaskSpec) -> NotAdmitted | tuple[str, ...]:
+        """The GPUs for such a task, or what is missing."""
+        asked, wish = spec.resources, Wish(spec.gpu_model, spec.gpu_memory)
+        free = free_of(self.sight(), self._as_ops_wrote_it())
+        free.memory = min(free.memory, self.memory - self.outside_memory - self.held().memory)
+        if (lack := free.lacks(asked, wish)) is None:
+            chosen = free.choose(asked.gpu_milli, wish) if asked.gpu_milli else ()
+            return tuple(free.devices[i].uuid for i in chosen)
+        what, available, required = lack
+        reason = insufficient(what, available, required)
+        if what == "GPU" and str(wish):
+            reason += f" ({wish})"
+        return NotAdmitted(what=what.lower(), available=available, required=required, reason=reason)
+
+    def _as_ops_wrote_it(self) -> WorkerSpec:
+        return WorkerSpec(
+            id=self.name,
+            reserve=self.reserve,
+            max_gpus=self.max_gpus,
+            min_free_gpus=self.min_free_gpus,
+            tasks_per_gpu=self.tasks_per_gpu,
         )
-        for what, word, available, required in room:
-            if required > available:
-                return _refused(what, word, available, required)
-        return self._choose_gpus(asked.gpu_milli)
 
     def total(self) -> Resources:
         """What the machine has."""
@@ -353,6 +377,7 @@ class FakeWorker:
             ),
             gpus=tuple(self._gpu(index, uuid) for index, uuid in enumerate(self.gpus)),
             containers=tuple(self.sights()),
+            images=frozenset(map(_full_name, self.images or ())),
         )
 
     def sights(self) -> Iterable[ContainerSight]:
@@ -376,39 +401,16 @@ class FakeWorker:
                 return container
         raise ContainerGone(f"No such container: {container_id}")
 
-    def _choose_gpus(self, asked: int) -> NotAdmitted | tuple[str, ...]:
-        """Whole GPUs are alone on theirs; a share goes where the least room still fits it."""
-        rooms = {uuid: self._room(uuid) for uuid in self.gpus if uuid not in self.outsiders}
-        spare = -(-self.reserve.gpu_milli // WHOLE)
-        idle = [uuid for uuid, room in rooms.items() if room == WHOLE]
-        idle = idle[: max(0, len(idle) - spare)]
-        shared = [uuid for uuid, room in rooms.items() if 0 < room < WHOLE]
-        if asked >= WHOLE:
-            chosen = tuple(idle[: -(-asked // WHOLE)])
-            available, enough = float(len(idle)), len(chosen) * WHOLE >= asked
-        else:
-            fitting = [uuid for uuid in shared + idle if rooms[uuid] >= asked]
-            chosen = (min(fitting, key=rooms.__getitem__),) if fitting and asked else ()
-            available = max((rooms[uuid] for uuid in shared + idle), default=0) / WHOLE
-            enough = bool(chosen) or not asked
-        return chosen if enough else _refused("gpu", "GPU", available, asked / WHOLE)
-
-    def _room(self, uuid: str) -> int:
-        holders = (
-            container.sight.held.gpu_milli
-            for container in self.containers.values()
-            if container.sight.holds and uuid in container.sight.gpus
-        )
-        return WHOLE - sum(min(WHOLE, held) for held in holders)
-
     def _gpu(self, index: int, uuid: str) -> Gpu:
         used = self.outsiders.get(uuid)
         someone = () if used is None else (GpuProcess(pid=4242, name="python", memory=used),)
+        model, memory = self.devices[uuid]
         return Gpu(
             uuid=uuid,
             index=index,
-            model="Fake GPU",
-            memory=80 * GIB,
+            model=model,
+            memory=None if memory is None else round(memory * GIB),
+            clock=1410,
             memory_used=used or 0,
             utilisation=0 if used is None else 90,
             processes=someone,
@@ -423,11 +425,6 @@ class FakeWorker:
             queue.put_nowait(Happening(assignment_id=name, action=action))
 
 
-def _refused(what: str, word: str, available: float, required: float) -> NotAdmitted:
-    available = max(0.0, available)
-    return NotAdmitted(
-        what=what,
-        available=available,
-        required=required,
-        reason=insufficient(word, available, required),
-    )
+def _full_name(image: str) -> str:
+    """As an engine lists it: with its tag."""
+    return image if ":" in image.rpartition("/")[2] else f"{image}:latest"

@@ -52,6 +52,11 @@ class Terminal(Protocol):
 class Shell(Protocol):
     """One worker's shell. Connects by itself, on first use and again after a loss."""
 
+    @property
+    def address(self) -> str:
+        """The host it really connects to, no alias; before the first use, what it was given.
+        127.0.0.1 for this machine."""
+
     async def run(self, script: str, *, timeout: float) -> Reply:
         """Runs plain commands in ``/bin/sh -s``; the shell frames them itself (``framing``).
 

@@ -50,6 +50,10 @@ class LocalShell:
     def __init__(self) -> None:
         self._ending: set[asyncio.Task[None]] = set()
 
+    @property
+    def address(self) -> str:
+        return "127.0.0.1"
+
     async def run(self, script: str, *, timeout: float) -> Reply:
         channel = await _start(SHELL)
         call = Call(channel, script)

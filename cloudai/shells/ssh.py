@@ -152,6 +152,12 @@ class SshShell:
             return "connected"
         return "unreachable" if self.reason else "idle"
 
+    @property
+    def address(self) -> str:
+        if self._destination is not None:
+            return self._destination.host
+        return self.spec.host or self.spec.id
+
     async def run(self, script: str, *, timeout: float) -> Reply:
         began = time.monotonic()
         channel = await self._open(COMMAND, within=timeout)

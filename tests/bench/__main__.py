@@ -18,6 +18,7 @@ from tests.fleet.cloudai_home import Home, a_home
 from tests.fleet_lab import Fleet, FleetError, Worker
 from tests.fleet_lab.fleet import reserved_root
 
+from . import scheduling
 from .commands import help_text, questions
 from .lines import lines_by_room
 from .report import report
@@ -43,6 +44,9 @@ def main(rounds: int, bridge: bool, as_json: bool) -> None:
         print(json.dumps(found, indent=2))
     else:
         print(report(conditions, groups, lines))
+        print()
+        for line in scheduling.lines():
+            print(line, flush=True)
 
 
 def measure(fleet: Fleet, *, rounds: int) -> list[Group]:

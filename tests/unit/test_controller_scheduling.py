@@ -97,6 +97,11 @@ async def test_a_group_starts_as_a_whole_or_not_at_all(a_bench):
         bench.workers["w2"].finish(alone.assignment.id, 0)
         there = [await bench.reach(member, State.RUNNING) for member in members]
         assert {task.worker_id for task in there} == {"w1", "w2"}
+        # Each is told where all are, by rank, before any of them has started.
+        for task in there:
+            env = bench.workers[task.worker_id].containers[task.assignment.id].env
+            assert env["CLOUDAI_PEERS"] == ",".join(one.worker_id for one in there)
+            assert env["MASTER_ADDR"] == there[0].worker_id
 
 
 async def test_where_one_of_a_group_is_refused_the_others_come_back(a_bench):

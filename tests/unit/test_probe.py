@@ -25,7 +25,10 @@ def recorded(name: str) -> str:
 
 
 def as_json(sight: WorkerSight) -> str:
-    return json.dumps(asdict(sight), indent=1, default=str) + "\n"
+    def told(value: object) -> object:
+        return sorted(value) if isinstance(value, frozenset) else str(value)
+
+    return json.dumps(asdict(sight), indent=1, default=told) + "\n"
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -85,6 +88,17 @@ def test_what_a_start_needs() -> None:
     assert (learned.endpoint, learned.gpu_by) == ("unix:///var/run/docker.sock", "gpus")
     mac = recorded("mac")
     assert learn(mac, parse_probe(mac, SPEC)).open_files == 65536
+
+
+def test_images_by_the_names_they_are_run_by() -> None:
+    text = recorded("cpu")
+    names = {"busybox:latest", "registry.example.com:5000/team/train:1.2"}
+    assert parse_probe(text, SPEC).images == names
+    strange = "images <none>:<none>\nimages --rm:1\nimages no tag:1\nimages \x1b[2J:1\n"
+    assert parse_probe(text.replace("images b", f"{strange}images b"), SPEC).images == names
+    many = "".join(f"images x{number}:1\n" for number in range(1000))
+    assert len(parse_probe(text.replace("images b", f"{many}images b"), SPEC).images) == 500
+    assert parse_probe(recorded("mac"), SPEC).images == frozenset()
 
 
 def test_cdi_is_named_device_by_device_before_engine_29() -> None:

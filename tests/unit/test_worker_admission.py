@@ -1,9 +1,10 @@
-"""Admission on the worker: the shell's answer against an obvious one in Python."""
+"""Admission on the worker: the shell's answer against that of the core, which schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -11,13 +12,33 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloudai.core.model import GIB, MIB
+from cloudai.core.capacity import free_of
+from cloudai.core.gpus import Wish, plain
+from cloudai.core.model import (
+    GIB,
+    MIB,
+    ContainerSight,
+    EngineFacts,
+    Gpu,
+    GpuProcess,
+    Phase,
+    Resources,
+    WorkerSight,
+    WorkerSpec,
+)
 from cloudai.engines.docker.admission import amount
 from cloudai.scripts import render
 
 from .worker_tools import COMBINATIONS, Tools
 
 IDLE = 512 * MIB
+PHASES = {
+    "created": Phase.CREATED,
+    "running": Phase.RUNNING,
+    "restarting": Phase.RUNNING,
+    "paused": Phase.PAUSED,
+    "exited": Phase.EXITED,
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +49,7 @@ class Held:
     gpu: int = 0
     gpus: tuple[str, ...] = ()
     state: str = "running"
+    declared: int | None = None
 
     def line(self, number: int) -> str:
         fields = [
@@ -39,8 +61,21 @@ class Held:
             f"task-{number}.1",
             "store",
             f"task-{number}",
+            "" if self.declared is None else str(self.declared),
         ]
         return "\t".join(fields)
+
+    def sight(self, number: int) -> ContainerSight:
+        return ContainerSight(
+            id=f"{number:064x}",
+            assignment_id=f"task-{number}.1",
+            task_id=f"task-{number}",
+            store_id="store",
+            phase=PHASES[self.state],
+            held=resources(self.cpu, self.memory, self.storage, self.gpu),
+            gpus=self.gpus,
+            gpu_memory=self.declared,
+        )
 
 
 @dataclass(frozen=True)
@@ -50,17 +85,40 @@ class Device:
     broken: bool = False
     processes: tuple[tuple[str, int | None], ...] = ()
     """(type, number of the container it runs in)"""
+    model: str = "NVIDIA A100-SXM4-80GB"
+    memory: int | None = 80 * GIB
 
     def lines(self) -> list[str]:
-        used = "-" if self.used is None else str(self.used)
+        memory, used = ("-" if n is None else str(n) for n in (self.memory, self.used))
         fault = "it is broken" if self.broken else "-"
         found = [
-            "\t".join(["gpu", self.uuid, "0", str(80 * GIB), used, "0", "30", "-", fault, "M"])
+            "\t".join(
+                ["gpu", self.uuid, "0", memory, used, "0", "30", "1410", "-", fault, self.model]
+            )
         ]
         for kind, container in self.processes:
             where = "-" if container is None else f"{container:064x}"
             found.append("\t".join(["proc", self.uuid, "9", kind, "-", where, "-", "x"]))
         return found
+
+    def sight(self) -> Gpu:
+        return Gpu(
+            uuid=self.uuid,
+            index=0,
+            model=self.model,
+            memory=self.memory,
+            memory_used=self.used,
+            error="it is broken" if self.broken else None,
+            processes=tuple(
+                GpuProcess(
+                    pid=9,
+                    name="x",
+                    container=None if container is None else f"{container:064x}",
+                    graphics=kind == "G",
+                )
+                for kind, container in self.processes
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -75,13 +133,21 @@ class Question:
     max_gpus: int = -1
     held: tuple[Held, ...] = ()
     devices: tuple[Device, ...] = ()
+    wish: Wish = Wish()
+    min_free: int = 0
+    tasks_per_gpu: int | None = None
+
+
+def resources(cpu: int, memory: int, storage: int, gpu: int) -> Resources:
+    return Resources(cpu_milli=cpu, memory=memory, storage=storage, gpu_milli=gpu)
 
 
 def ask(tools: Tools, question: Question) -> str:
     lines = [held.line(number) for number, held in enumerate(question.held)]
     for device in question.devices:
         lines += device.lines()
-    numbers = [
+    wish = question.wish
+    words = [
         *question.want,
         question.cpus,
         question.memory,
@@ -91,68 +157,56 @@ def ask(tools: Tools, question: Question) -> str:
         *question.keep,
         question.max_gpus,
         IDLE,
+        -1 if wish.memory is None else wish.memory,
+        plain(wish.model or "") or "''",
+        question.min_free,
+        -1 if question.tasks_per_gpu is None else question.tasks_per_gpu,
     ]
-    script = f"{render('_admit')}\nadmit {' '.join(map(str, numbers))}\n"
+    script = f"{render('_admit')}\nadmit {' '.join(map(str, words))}\n"
     return tools.run(script, stdin="".join(f"{line}\n" for line in lines)).strip()
 
 
 def expected(q: Question) -> str:
-    """The same answer, as one would say it."""
-    live = {n: h for n, h in enumerate(q.held) if h.state not in ("exited", "dead")}
-    cpu = q.cpus * 1000 - q.keep[0] - sum(h.cpu for h in live.values())
-    memory = min(q.memory - q.keep[1] - sum(h.memory for h in live.values()), q.available)
-    disk = min(q.disk - q.keep[2] - sum(h.storage for h in live.values()), q.disk_free)
-    for what, have, want in (("cpu", cpu, 0), ("memory", memory, 1), ("storage", disk, 2)):
-        if q.want[want] > have:
-            return f"refuse {what} {max(0, have)} {q.want[want]}"
-    milli = q.want[3]
-    return "ok -" if not milli else expected_gpus(q, live, milli)
-
-
-def expected_gpus(q: Question, live: dict[int, Held], milli: int) -> str:
-    sound = [device for device in q.devices if not device.broken]
-    whole = {uuid for h in live.values() if h.gpu >= 1000 for uuid in h.gpus}
-    shares: dict[str, int] = {}
-    for h in live.values():
-        if 0 < h.gpu < 1000:
-            for uuid in h.gpus:
-                shares[uuid] = shares.get(uuid, 0) + h.gpu
-    taken = whole | set(shares)
-
-    def compute(device: Device) -> list[int | None]:
-        return [container for kind, container in device.processes if kind != "G"]
-
-    free = [
-        device.uuid
-        for device in sound
-        if device.uuid not in taken and not compute(device) and (device.used or 0) <= IDLE
-    ]
-    room = len(sound) * 1000 - q.keep[3] - sum(h.gpu for h in live.values())
-    most = len(sound) - q.keep[3] // 1000
-    if q.max_gpus >= 0:
-        most = min(most, q.max_gpus)
-    if milli >= 1000:
-        count = min(len(free), most - len(taken), room // 1000 if room > 0 else 0)
-        if count * 1000 < milli:
-            return f"refuse gpu {max(0, count) * 1000} {milli}"
-        return f"ok {','.join(free[: milli // 1000])}"
-    options = []
-    for place, device in enumerate(sound):
-        if device.uuid in shares and device.uuid not in whole:
-            if any(container not in live for container in compute(device)):
-                continue
-            options.append((1000 - shares[device.uuid], place, device.uuid))
-    fitting = [o for o in sorted(options) if min(o[0], room) >= milli]
-    if fitting:
-        return f"ok {fitting[0][2]}"
-    new = free[:1] if len(taken) < most else []
-    if new and room >= milli:
-        return f"ok {new[0]}"
-    rooms = [min(o[0], room) for o in options] + ([min(1000, room)] if new else [])
-    return f"refuse gpu {max([0, *rooms])} {milli}"
+    """The same answer, by the scheduler's own view of such a worker."""
+    sight = WorkerSight(
+        cpus=q.cpus,
+        memory=q.memory,
+        memory_available=q.available,
+        disk=q.disk,
+        disk_free=q.disk_free,
+        load=0.0,
+        clock=datetime(2026, 1, 31, tzinfo=UTC),
+        machine_id="m",
+        engine=EngineFacts(id="e", version="29"),
+        gpus=tuple(device.sight() for device in q.devices),
+        containers=tuple(held.sight(number) for number, held in enumerate(q.held)),
+    )
+    spec = WorkerSpec(
+        id="gpu1",
+        reserve=resources(*q.keep),
+        max_gpus=None if q.max_gpus < 0 else q.max_gpus,
+        min_free_gpus=q.min_free,
+        tasks_per_gpu=q.tasks_per_gpu,
+        gpu_idle_memory=IDLE,
+    )
+    free, need = free_of(sight, spec), resources(*q.want)
+    if lack := free.lacks(need, q.wish):
+        what, have, want = {
+            "CPU": ("cpu", free.cpu, need.cpu_milli),
+            "memory": ("memory", free.memory, need.memory),
+            "storage": ("storage", free.storage, need.storage),
+            "GPU": ("gpu", free.gpu_room(need.gpu_milli, q.wish), need.gpu_milli),
+        }[lack[0]]
+        return f"refuse {what} {max(0, have)} {want}"
+    if not need.gpu_milli:
+        return "ok -"
+    chosen = free.choose(need.gpu_milli, q.wish)
+    return f"ok {','.join(free.devices[i].uuid for i in chosen)}"
 
 
 UUIDS = ["GPU-a", "GPU-b", "GPU-c", "MIG-d"]
+MODELS = ["NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM4-80GB MIG 3g.40gb", "NVIDIA GeForce RTX 4090"]
+WISHES = [None, None, None, "a100", "A100 SXM4", "rtx-4090", "3g.40gb", "h100"]
 
 
 @st.composite
@@ -168,39 +222,54 @@ def questions(draw: st.DrawFn) -> Question:
                     st.sampled_from(["C", "G", "C+G", "M+C", "-"]),
                     st.sampled_from([None, 0, 1, 2, 77]),
                 ),
-                max_size=2,
+                max_size=1,
             )
         )
-        used = draw(st.sampled_from([None, 0, IDLE, IDLE + 1, 40 * GIB]))
-        devices.append(Device(uuid, used, draw(number(5)) == 0, tuple(processes)))
+        devices.append(
+            Device(
+                uuid,
+                draw(st.sampled_from([None, 0, 0, IDLE, IDLE + 1, 40 * GIB])),
+                draw(number(5)) == 0,
+                tuple(processes),
+                draw(st.sampled_from(MODELS)),
+                draw(st.sampled_from([None, 24564 * MIB, 40 * GIB, 80 * GIB + 1])),
+            )
+        )
     held = []
-    for _ in range(draw(number(4))):
-        gpu = draw(st.sampled_from([0, 250, 500, 1000, 2000]))
+    for _ in range(draw(number(5))):
+        gpu = draw(st.sampled_from([0, 250, 333, 500, 1000, 2000]))
         count = 0 if not gpu else max(1, gpu // 1000)
         uuids = draw(st.permutations(UUIDS))[:count]
         state = draw(st.sampled_from(["created", "running", "paused", "restarting", "exited"]))
         held.append(
             Held(
-                draw(number(6000)),
-                draw(number(30 * GIB)),
-                draw(number(300 * GIB)),
+                draw(number(4000)),
+                draw(number(20 * GIB)),
+                draw(number(100 * GIB)),
                 gpu,
                 tuple(uuids),
                 state,
+                draw(st.sampled_from([None, None, 0, 8 * GIB, 10**15 - 1])),
             )
         )
     return Question(
         want=(
-            draw(st.integers(1, 9000)),
-            draw(st.integers(1, 40 * GIB)),
-            draw(number(500 * GIB)),
-            draw(st.sampled_from([0, 100, 250, 500, 750, 1000, 2000, 3000])),
+            draw(st.integers(1, 6000)),
+            draw(st.integers(1, 30 * GIB)),
+            draw(number(300 * GIB)),
+            draw(st.sampled_from([0, 100, 250, 333, 500, 750, 1000, 2000, 3000])),
         ),
         available=draw(st.integers(20 * GIB, 60 * GIB)),
         keep=(draw(number(2000)), draw(number(4 * GIB)), 0, draw(st.sampled_from([0, 500, 1000]))),
         max_gpus=draw(st.integers(-1, 4)),
         held=tuple(held),
         devices=tuple(devices),
+        wish=Wish(
+            draw(st.sampled_from(WISHES)),
+            draw(st.sampled_from([None, None, 1, 20 * GIB, 40 * GIB, 80 * GIB])),
+        ),
+        min_free=draw(st.sampled_from([0, 0, 0, 1, 2])),
+        tasks_per_gpu=draw(st.sampled_from([None, None, 1, 2])),
     )
 
 
@@ -225,7 +294,9 @@ def _swept() -> object:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(question=questions(), pair=st.sampled_from(COMBINATIONS))
-def test_the_worker_decides_as_one_would(question: Question, pair: tuple[str, str]) -> None:
+def test_the_worker_decides_as_the_scheduler_does(
+    question: Question, pair: tuple[str, str]
+) -> None:
     assert ask(tools_of(pair), question) == expected(question)
 
 
@@ -234,6 +305,18 @@ def gpus(*uuids: str) -> tuple[Device, ...]:
 
 
 ONE = (1000, GIB, GIB)
+RTX = "NVIDIA GeForce RTX 4090"
+MIXED = (
+    Device("GPU-a"),
+    Device("GPU-b", model=RTX, memory=24 * GIB),
+    Device("GPU-c", model="NVIDIA GB10", memory=None),
+)
+
+
+def shares(*declared: int | None, gpu: int = 250) -> tuple[Held, ...]:
+    return tuple(Held(gpu=gpu, gpus=("GPU-a",), declared=one) for one in declared)
+
+
 CASES = {
     "whole ones, lowest index first": (
         Question((*ONE, 2000), devices=gpus("GPU-b", "GPU-a", "GPU-c")),
@@ -312,6 +395,76 @@ CASES = {
         Question((*ONE, 1000), devices=(Device("GPU-a", 300 * MIB, processes=(("G", None),)),)),
         "ok GPU-a",
     ),
+    "a model, however it is written": (
+        Question((*ONE, 1000), devices=MIXED, wish=Wish("RTX-4090")),
+        "ok GPU-b",
+    ),
+    "a model that there is not so often": (
+        Question((*ONE, 2000), devices=MIXED, wish=Wish("a100")),
+        "refuse gpu 1000 2000",
+    ),
+    "memory that each must have": (
+        Question((*ONE, 1000), devices=MIXED, wish=Wish(None, 40 * GIB)),
+        "ok GPU-a",
+    ),
+    "memory that is not known is not enough": (
+        Question((*ONE, 500), devices=MIXED[2:], wish=Wish(None, 1)),
+        "refuse gpu 0 500",
+    ),
+    "a share of a device of unknown memory": (
+        Question((*ONE, 500), devices=MIXED[2:], held=(Held(gpu=500, gpus=("GPU-c",)),)),
+        "ok GPU-c",
+    ),
+    "the least of those that will do": (
+        Question((*ONE, 1000), devices=MIXED[:2]),
+        "ok GPU-b",
+    ),
+    "a share of declared memory where that is left": (
+        Question((*ONE, 250), devices=MIXED[:1], held=shares(60 * GIB), wish=Wish(None, 20 * GIB)),
+        "ok GPU-a",
+    ),
+    "a share of declared memory where less is left": (
+        Question(
+            (*ONE, 250), devices=MIXED[:1], held=shares(60 * GIB + 1), wish=Wish(None, 20 * GIB)
+        ),
+        "refuse gpu 0 250",
+    ),
+    "a share that says nothing claims its part": (
+        Question((*ONE, 250), devices=MIXED[:1], held=shares(70 * GIB)),
+        "refuse gpu 0 250",
+    ),
+    "so do those of before": (
+        Question(
+            (*ONE, 250), devices=MIXED[:1], held=shares(None, None), wish=Wish(None, 41 * GIB)
+        ),
+        "refuse gpu 0 250",
+    ),
+    "so many on one device": (
+        Question(
+            (*ONE, 250), devices=gpus("GPU-a", "GPU-b"), held=shares(None, None), tasks_per_gpu=2
+        ),
+        "ok GPU-b",
+    ),
+    "so many on each device": (
+        Question((*ONE, 250), devices=MIXED[:1], held=shares(None, None), tasks_per_gpu=2),
+        "refuse gpu 0 250",
+    ),
+    "so many left to people": (
+        Question((*ONE, 2000), devices=gpus("GPU-a", "GPU-b"), min_free=1),
+        "refuse gpu 1000 2000",
+    ),
+    "what an outsider has is not left to people": (
+        Question(
+            (*ONE, 1000),
+            devices=(Device("GPU-a", processes=(("C", None),)), Device("GPU-b")),
+            min_free=1,
+        ),
+        "refuse gpu 0 1000",
+    ),
+    "a device that is shared already is not left to people": (
+        Question((*ONE, 250), devices=MIXED[:1], held=shares(None), min_free=1),
+        "ok GPU-a",
+    ),
     "a broken one is none": (
         Question((*ONE, 1000), devices=(Device("GPU-a", broken=True), Device("GPU-b"))),
         "ok GPU-b",
@@ -336,7 +489,7 @@ def test_a_forged_label_frees_and_breaks_nothing(text: str) -> None:
     forged = Held().line(1).split("\t")
     forged[3] = forged[4] = forged[5] = forged[6] = text
     real = Held(cpu=16000).line(2)
-    script = f"{render('_admit')}\nadmit 1 1 1 0 16 9 9 9 9 0 0 0 0 -1 0\n"
+    script = f"{render('_admit')}\nadmit 1 1 1 0 16 9 9 9 9 0 0 0 0 -1 0 -1 '' 0 -1\n"
     stdin = "\t".join(forged) + "\n" + real + "\n"
     assert tools.run(script, stdin=stdin).strip() == "refuse cpu 0 1"
 

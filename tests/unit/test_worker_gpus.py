@@ -36,6 +36,10 @@ PLAIN = """<attached_gpus>1</attached_gpus>
 <temperature>
 <gpu_temp>{heat}</gpu_temp>
 </temperature>
+<max_clocks>
+<graphics_clock>1500 MHz</graphics_clock>
+<sm_clock>{clock}</sm_clock>
+</max_clocks>
 <processes>
 {processes}
 </processes>
@@ -62,6 +66,7 @@ def plain(**values: str) -> str:
         "used": "1 MiB",
         "use": "3 %",
         "heat": "40 C",
+        "clock": "1410 MHz",
         "processes": "",
         **values,
     }
@@ -93,6 +98,13 @@ def test_mig_instances_take_the_place_of_their_gpu(tmp_path: Path) -> None:
     assert gpus[0].memory == 40192 * 2**20
 
 
+def test_the_clock_is_the_most_it_can_be() -> None:
+    gpus, _ = parse_gpus((DATA / "mig.tsv").read_text().splitlines())
+    assert [gpu.clock for gpu in gpus] == [1410] * 5
+    (told,) = parse_gpus((DATA / "gb10.tsv").read_text().splitlines())[0]
+    assert told.clock is not None
+
+
 def test_text_of_a_process_is_text(tmp_path: Path) -> None:
     gpus, _ = parse_gpus((DATA / "a100x4.tsv").read_text().splitlines())
     assert gpus[1].processes[0].name == "/usr/bin/python3 -c 'it\"s $(id) <b>'"
@@ -103,19 +115,19 @@ def test_text_of_a_process_is_text(tmp_path: Path) -> None:
     ("said", "shown"),
     [("N/A", "-"), ("[N/A]", "-"), ("[Not Supported]", "-"), ("", "-"), ("nonsense", "-")],
 )
-@pytest.mark.parametrize("field", ["total", "used", "use", "heat"])
+@pytest.mark.parametrize("field", ["total", "used", "use", "heat", "clock"])
 def test_what_it_does_not_say(tmp_path: Path, field: str, said: str, shown: str) -> None:
     (line,) = report(Tools(tmp_path), plain(**{field: said}))
-    place = {"total": 3, "used": 4, "use": 5, "heat": 6}[field]
+    place = {"total": 3, "used": 4, "use": 5, "heat": 6, "clock": 7}[field]
     assert line.split("\t")[place] == shown
-    assert line.split("\t")[8] == "-"
+    assert line.split("\t")[9] == "-"
 
 
 @pytest.mark.parametrize("said", ["ERR!", "[Unknown Error]", "GPU is lost", "GPU requires reset"])
 @pytest.mark.parametrize("field", ["total", "used", "use", "heat"])
 def test_a_gpu_that_says_it_is_broken(tmp_path: Path, field: str, said: str) -> None:
     (line,) = report(Tools(tmp_path), plain(**{field: said}))
-    assert said in line.split("\t")[8]
+    assert said in line.split("\t")[9]
 
 
 def test_large_numbers_stay_exact(tmp_path: Path) -> None:

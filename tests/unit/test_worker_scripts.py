@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cloudai.core.errors import EngineFailed, Indeterminate
-from cloudai.core.model import Resources, TaskSpec
+from cloudai.core.model import Resources, TaskSpec, WorkerSpec
 from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Running
 from cloudai.engines.docker import command
 from cloudai.engines.docker.admission import LockHeld, Undo, parse_start
@@ -70,16 +70,10 @@ def script(folder: Path, *, gpu_by: str = "gpus", gpu_milli: int = 0, time_limit
         time_limit=time_limit,
         grace=3,
         gpu_by=gpu_by,
-        cpu_milli=1000,
-        want_memory=512 * 2**20,
-        want_storage=0,
-        gpu_milli=gpu_milli,
         cpus=4,
         memory=2**33,
         data_root=str(folder),
-        reserve=["0", "0", "0", "0"],
-        max_gpus=-1,
-        idle_memory=2**29,
+        **command.admission(spec, WorkerSpec(id="gpu1")),
     )
 
 

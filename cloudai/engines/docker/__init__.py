@@ -26,6 +26,7 @@ from cloudai.engines import (
     PullProgress,
     Usage,
 )
+from cloudai.engines.groups import group_env
 from cloudai.scripts import render
 from cloudai.shells import Reply, Shell, Terminal
 
@@ -119,9 +120,9 @@ class DockerEngine:
 
     async def _start_script(self, order: Order) -> str:
         _check(order)
-        env = command.plan_env(order.env)
+        env = command.plan_env({**group_env(order), **order.env})
         learned = await self._known()
-        spec, resources, reserve = order.spec, order.spec.resources, self._spec.reserve
+        spec = order.spec
         return render(
             "start",
             docker_host=self._spec.engine_socket or "",
@@ -143,21 +144,10 @@ class DockerEngine:
             time_limit=math.ceil(spec.time_limit or 0),
             grace=math.ceil(max(0.0, spec.grace)),
             gpu_by=learned.gpu_by,
-            cpu_milli=resources.cpu_milli,
-            want_memory=resources.memory,
-            want_storage=resources.storage,
-            gpu_milli=resources.gpu_milli,
             cpus=learned.cpus,
             memory=learned.memory,
             data_root=learned.data_root,
-            reserve=[
-                str(reserve.cpu_milli),
-                str(reserve.memory),
-                str(reserve.storage),
-                str(reserve.gpu_milli),
-            ],
-            max_gpus=-1 if self._spec.max_gpus is None else self._spec.max_gpus,
-            idle_memory=self._spec.gpu_idle_memory,
+            **command.admission(spec, self._spec),
         )
 
     async def pull(self, image: str, *, stall: float = STALL) -> AsyncIterator[PullProgress]:
@@ -254,6 +244,11 @@ class DockerEngine:
             watch.execute(container_id, argv, tty=tty, columns=columns, rows=rows) as terminal,
         ):
             yield terminal
+
+    @property
+    def address(self) -> str:
+        """See ``Engine.address``."""
+        return self._shell.address
 
     @property
     def log_room(self) -> int:

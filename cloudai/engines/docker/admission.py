@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudai.core.errors import EngineFailed, Indeterminate
+from cloudai.core.gpus import Wish
 from cloudai.core.model import GIB, ContainerSight, Phase
 from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Outcome, Running
 
@@ -41,7 +42,7 @@ def parse_start(text: str, order: Order, *, worker_id: str) -> Outcome | Undo | 
         case "refused" if len(rest) == 3 and rest[0] in NAMES:
             available, required = whole_number(rest[1]), whole_number(rest[2])
             if available is not None and required is not None:
-                return _refused(parts, rest[0], available, required)
+                return _refused(parts, order, rest[0], available, required)
         case "image-missing":
             return ImageMissing()
         case "stranger":
@@ -70,7 +71,7 @@ def amount(value: float) -> str:
     return text
 
 
-def _refused(parts: Parts, what: str, available: int, required: int) -> NotAdmitted:
+def _refused(parts: Parts, order: Order, what: str, available: int, required: int) -> NotAdmitted:
     unit = UNITS[what]
     # Rounded down: "0.5 available, 0.5 required" must not be said of a refusal.
     there = available / unit if unit == 1000 else int(available / unit * 100) / 100
@@ -78,7 +79,9 @@ def _refused(parts: Parts, what: str, available: int, required: int) -> NotAdmit
         f"Insufficient {NAMES[what]}: worker has {amount(there)} available,"
         f" task requires {amount(required / unit)}"
     )
-    trouble = parts.lines("trouble")
+    spec, trouble = order.spec, parts.lines("trouble")
+    if what == "gpu" and (wish := str(Wish(spec.gpu_model, spec.gpu_memory))):
+        reason += f" ({wish})"
     if what == "gpu" and trouble:
         reason += f" ({trouble[-1].removeprefix('trouble').strip()})"
     return NotAdmitted(what=what, available=there, required=required / unit, reason=reason)

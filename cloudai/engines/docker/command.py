@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from cloudai.core.errors import InvalidInput
-from cloudai.core.model import GIB, MIB, TaskSpec
+from cloudai.core.gpus import plain
+from cloudai.core.model import GIB, MIB, TaskSpec, WorkerSpec
 from cloudai.engines import Order
+from cloudai.engines.groups import is_member
 
 from . import labels
 
@@ -36,12 +38,13 @@ HELD = "\t".join(
                 labels.ASSIGNMENT,
                 labels.STORE,
                 labels.TASK,
+                labels.GPU_MEMORY,
             )
         ),
     ]
 )
 """One line of ``docker ps`` for admission: $1 id, $2 name, $3 state, $4 to $8 what it holds,
-$9 to $11 whose it is."""
+$9 to $11 whose it is, $12 the memory it declared of its GPUs."""
 
 PIDS = 16384
 OPEN_FILES = 65536
@@ -164,8 +167,9 @@ def run_options(
 
 
 def _asked(spec: TaskSpec, env: tuple[str, ...]) -> list[str]:
-    """What the user's own flags become."""
-    options: list[str] = []
+    """What the user's own flags become. Members of a group find each other by the addresses of
+    their hosts, whatever ports they open."""
+    options = ["--network", "host"] if is_member(spec) else []
     for name in env:
         options += ["-e", name]
     for mount in spec.mounts:
@@ -183,6 +187,26 @@ def _asked(spec: TaskSpec, env: tuple[str, ...]) -> list[str]:
 def arguments(spec: TaskSpec) -> list[str]:
     """What stands after the image."""
     return list(spec.argv) if spec.shell is None else ["-c", spec.shell]
+
+
+def admission(spec: TaskSpec, worker: WorkerSpec) -> dict[str, str | int | list[str]]:
+    """What the worker's admission is told: what the task asks, and what ops keep for people.
+    No limit is -1."""
+    asked, kept = spec.resources, worker.reserve
+    reserve = (kept.cpu_milli, kept.memory, kept.storage, kept.gpu_milli)
+    return {
+        "cpu_milli": asked.cpu_milli,
+        "want_memory": asked.memory,
+        "want_storage": asked.storage,
+        "gpu_milli": asked.gpu_milli,
+        "gpu_memory": -1 if spec.gpu_memory is None else spec.gpu_memory,
+        "gpu_model": plain(spec.gpu_model or ""),
+        "reserve": [str(amount) for amount in reserve],
+        "max_gpus": -1 if worker.max_gpus is None else worker.max_gpus,
+        "min_free_gpus": worker.min_free_gpus,
+        "tasks_per_gpu": -1 if worker.tasks_per_gpu is None else worker.tasks_per_gpu,
+        "idle_memory": worker.gpu_idle_memory,
+    }
 
 
 def preview(spec: TaskSpec, *, storage_limit: str = "watch") -> str:
@@ -210,6 +234,7 @@ def spec_hash(spec: TaskSpec) -> str:
 
 def _labels(order: Order) -> dict[str, str]:
     spec, resources = order.spec, order.spec.resources
+    declared = spec.gpu_memory if resources.gpu_milli else None
     found = {
         labels.TASK: order.task_id,
         labels.ASSIGNMENT: order.assignment_id,
@@ -221,6 +246,7 @@ def _labels(order: Order) -> dict[str, str]:
         labels.MEMORY: str(resources.memory),
         labels.STORAGE: str(resources.storage),
         labels.GPU_MILLI: str(resources.gpu_milli),
+        labels.GPU_MEMORY: "" if declared is None else str(declared),
     }
     return {key: value for key, value in found.items() if value}
 

@@ -49,6 +49,7 @@ def sight_of(document: Mapping[str, object]) -> ContainerSight | None:
         phase=phase,
         held=_held(named),
         gpus=tuple(part for part in named.get(labels.GPUS, "").split(",") if part),
+        gpu_memory=_declared(named.get(labels.GPU_MEMORY, "")),
         created_at=moment(document.get("Created")),
         started_at=started_at,
         finished_at=_finished_at(state, started_at) if phase is Phase.EXITED else None,
@@ -139,6 +140,11 @@ def _held(named: Mapping[str, str]) -> Resources:
         storage=amount(labels.STORAGE),
         gpu_milli=amount(labels.GPU_MILLI),
     )
+
+
+def _declared(text: str) -> int | None:
+    """Bytes, as many digits as admission on the worker takes; ``None`` for anything else."""
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
 def _limits(host: Mapping[str, object]) -> dict[str, int]:

@@ -82,6 +82,11 @@ START = (
     (r"invalid reference format", "{image} is not an image name"),
     (r"No command specified", "the image {image} has no command of its own: say what to run"),
     (r"address already in use|port is already allocated", "a port it needs is taken there"),
+    (
+        r"cannot share the host's network namespace when user namespaces",
+        "the worker's Docker runs containers in user namespaces (userns-remap), where members of"
+        " a group cannot have its network",
+    ),
     (r"error setting rlimit", "the worker's Docker may not raise the limit of open files"),
     (r"Argument list too long", "its command and environment are too long for the kernel"),
 )

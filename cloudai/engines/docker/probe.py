@@ -18,6 +18,9 @@ from .parts import TOO_LATE, Parts, whole_number
 
 CDI_BY_GPUS = 29
 """The engine version from which ``--gpus`` itself goes through CDI (facts, 21)."""
+IMAGES = 500
+"""Names of images that are taken of one worker."""
+IMAGE = re.compile(r"[a-z0-9][!-~]{0,400}:[A-Za-z0-9_.-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,7 @@ def parse_probe(text: str, spec: WorkerSpec) -> WorkerSight:
         gpus=gpus,
         gpu_trouble=trouble,
         containers=tuple(sight for sight in sights if sight is not None),
+        images=frozenset(filter(IMAGE.fullmatch, parts.lines("images")[:IMAGES])),
     )
 
 
@@ -185,7 +189,7 @@ def parse_gpus(lines: Sequence[str]) -> tuple[tuple[Gpu, ...], str]:
     trouble = ""
     for line in lines:
         match line.split("\t"):
-            case ["gpu", uuid, index, memory, used, use, heat, parent, error, *model]:
+            case ["gpu", uuid, index, memory, used, use, heat, clock, parent, error, *model]:
                 gpus[uuid] = Gpu(
                     uuid=uuid,
                     index=_number(index),
@@ -194,6 +198,7 @@ def parse_gpus(lines: Sequence[str]) -> tuple[tuple[Gpu, ...], str]:
                     memory_used=whole_number(used),
                     utilisation=whole_number(use),
                     temperature=whole_number(heat),
+                    clock=whole_number(clock),
                     mig_parent=None if parent == "-" else parent,
                     error=None if error == "-" else error,
                 )

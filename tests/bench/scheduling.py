@@ -1,0 +1,153 @@
+"""What a decision costs: ``python -m tests.bench.scheduling``, also a part of ``make bench``.
+
+Places tasks of 200 shapes and 50 users on workers of four kinds with eight GPUs each, from an
+empty fleet; then one task ends and a pass follows; then somebody asks why a task waits. One
+process, one core; seconds are of that process alone, since others may share the machine.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from statistics import median
+
+from cloudai.core.model import GIB, Resources, Strategy
+from cloudai.core.policy import Policy
+from cloudai.core.schedule import Ask, Board, Shape, empty_place, why
+
+NOW = 1_000_000.0
+KINDS = (
+    (64, 256, "A100-SXM4-80GB", 80),
+    (96, 512, "H100", 80),
+    (128, 1024, "A100-SXM4-40GB", 40),
+    (64, 256, "V100-SXM2-32GB", 32),
+)
+"""Cores, GiB, model and GiB of each of its eight GPUs."""
+TASKS, WORKERS = 100_000, 10_000
+ENDS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What was measured on one fleet and queue. Seconds of CPU."""
+
+    strategy: Strategy
+    tasks: int
+    workers: int
+    placed: int
+    full: float
+    after_one_end: float
+    why: float
+
+
+def shapes(random: Random) -> list[Shape]:
+    """200 of them: what small and large jobs ask for."""
+    return [
+        Shape(
+            resources=Resources.of(
+                cpus=random.choice([1, 2, 4, 6, 8]),
+                memory=random.choice([4, 8, 16, 32]) + number / 100,
+                storage=1,
+                gpus=random.choice([0, 0, 0.25, 0.5, 1, 1, 1, 2, 4, 8]),
+            ),
+            limit=random.choice([None, 3600.0, 7200.0]),
+        )
+        for number in range(200)
+    ]
+
+
+def a_board(tasks: int, workers: int, strategy: Strategy) -> Board:
+    """The fleet and its queue, nothing placed yet."""
+    random = Random(1)
+    some = shapes(random)
+    board = Board(Policy(strategy=strategy))
+    for i in range(workers):
+        cpus, memory, model, gpu_memory = KINDS[i % len(KINDS)]
+        board.see(
+            empty_place(
+                f"w{i}",
+                total=Resources.of(cpus=cpus, memory=memory, storage=1000),
+                devices=[(model, gpu_memory * GIB)] * 8,
+            )
+        )
+    for i in range(tasks):
+        ask = Ask(
+            id=f"task-{i}",
+            user=f"user{random.randrange(50)}",
+            shape=random.choice(some),
+            priority=random.choice([25, 50, 50, 50, 75]),
+            since=NOW - tasks + i,
+            position=i,
+        )
+        board.add(ask, NOW)
+    return board
+
+
+def cost(tasks: int, workers: int, strategy: Strategy = Strategy.SPREAD) -> Cost:
+    """Measures one fleet and queue."""
+    random = Random(2)
+    board = a_board(tasks, workers, strategy)
+    gc.collect()
+    gc.freeze()
+    began = time.process_time()
+    plan = board.plan(NOW)
+    full = time.process_time() - began
+    ends = []
+    for one in random.sample(plan.placements, min(ENDS, len(plan.placements))):
+        board.finish(one.task_id)
+        began = time.process_time()
+        board.plan(NOW + 1)
+        ends.append(time.process_time() - began)
+    waiting = next(iter(board.queue.asks), None)
+    began = time.process_time()
+    if waiting is not None:
+        why(board, waiting, NOW + 2)
+    asked = time.process_time() - began
+    gc.unfreeze()
+    return Cost(strategy, tasks, workers, len(plan.placements), full, median(ends), asked)
+
+
+def exponent(sizes: list[int], seconds: list[float]) -> float:
+    """The slope of cost over size, both in logarithms: 1 is a straight line."""
+    xs, ys = [math.log(size) for size in sizes], [math.log(value) for value in seconds]
+    x, y = sum(xs) / len(xs), sum(ys) / len(ys)
+    above = sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True))
+    return above / sum((a - x) ** 2 for a in xs)
+
+
+def lines(scale: float = 1.0) -> Iterator[str]:
+    """The tables, a line at a time. ``scale``: of the sizes that are asked about."""
+    tasks, workers = round(TASKS * scale), round(WORKERS * scale)
+    yield "scheduler          tasks  workers   placed   full pass  after one end       why"
+    whole = cost(tasks, workers)
+    yield _row(whole)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for strategy in (Strategy.LOAD_BALANCED, Strategy.PERFORMANCE_OPTIMIZED):
+        yield _row(cost(tasks, workers, strategy))
+    yield _row(cost(tasks // 10, workers // 10, Strategy.BINPACK))
+    parts = (8, 4, 2)
+    by_tasks = [cost(tasks // part, workers) for part in parts] + [whole]
+    by_workers = [cost(tasks, workers // part) for part in parts] + [whole]
+    yield from map(_row, (*by_tasks[:-1], *by_workers[:-1]))
+    slope = exponent([one.tasks for one in by_tasks], [one.full for one in by_tasks])
+    yield f"a full pass grows with tasks to the power of {slope:.2f},"
+    slope = exponent([one.workers for one in by_workers], [one.full for one in by_workers])
+    yield f"with workers to the power of {slope:.2f}; {most / 1024:.0f} MB at most, first row"
+
+
+def _row(one: Cost) -> str:
+    return (
+        f"{one.strategy.value[:14]:<14}{one.tasks:>10}{one.workers:>9}{one.placed:>9}"
+        f"{one.full:>10.2f} s{one.after_one_end * 1000:>12.2f} ms{one.why * 1000:>7.0f} ms"
+    )
+
+
+if __name__ == "__main__":
+    for line in lines(float(sys.argv[1]) if len(sys.argv) > 1 else 1.0):
+        print(line, flush=True)
