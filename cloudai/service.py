@@ -159,7 +159,9 @@ class Service:
         task = self._new(spec, direct)
         if dry_run:
             return task, True
-        kept = await self.in_thread(self._store_new, task, env)
+        kept, *_ = await self.in_thread(
+            self._keep, {task.id: env}, lambda: [self.store.submit(task)]
+        )
         if created := kept.id == task.id:
             self.changed(kept)
         return kept, created
@@ -170,17 +172,21 @@ class Service:
             id=new_id("task", at), spec=spec, state=State.QUEUED, created_at=at, direct=direct
         )
 
-    def _store_new(self, task: Task, env: Mapping[str, str]) -> Task:
-        self.vault.put(task.id, env)
-        point("submit.vault")
+    def _keep(
+        self, values: Mapping[str, Mapping[str, str]], write: Callable[[], list[Task]]
+    ) -> list[Task]:
+        """Writes new tasks, after the values of their variables; answers those that stand now,
+        which are earlier ones where a key was known. No values are left of any other."""
+        kept: list[Task] = []
         try:
-            kept = self.store.submit(task)
-        except BaseException:
-            self.vault.drop(task.id)
-            raise
+            for task_id, env in values.items():
+                self.vault.put(task_id, env)
+            point("submit.vault")
+            kept = write()
+        finally:
+            for task_id in values.keys() - {task.id for task in kept}:
+                self.vault.drop(task_id)
         point("submit.stored")
-        if kept.id != task.id:
-            self.vault.drop(task.id)
         return kept
 
     async def submit_group(
@@ -194,28 +200,12 @@ class Service:
         tasks = [self._new(member.spec, direct=False) for member in members]
         if dry_run:
             return tasks, True
-        kept = await self.in_thread(
-            self._store_group, tasks, {t.id: m.env for t, m in zip(tasks, members, strict=True)}
-        )
+        values = {task.id: one.env for task, one in zip(tasks, members, strict=True)}
+        kept = await self.in_thread(self._keep, values, lambda: self.store.submit_group(tasks))
         created = kept[0].id == tasks[0].id
         for task in kept if created else ():
             self.changed(task)
         return kept, created
-
-    def _store_group(
-        self, tasks: list[Task], values: Mapping[str, Mapping[str, str]]
-    ) -> list[Task]:
-        kept: list[Task] = []
-        try:
-            for task_id, env in values.items():
-                self.vault.put(task_id, env)
-            point("submit.vault")
-            kept = self.store.submit_group(tasks)
-        finally:
-            for task_id in values.keys() - {task.id for task in kept}:
-                self.vault.drop(task_id)
-        point("submit.stored")
-        return kept
 
     async def group(self, group_id: str) -> list[Task]:
         """The members of a placement group. Raises ``NotFound``."""

@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Controller": {
         "controller": ("controller", "Run, start, stop and see the controller."),
+        "simulate": ("simulate", "Replay a trace under several strategies, and compare them."),
         "backup": ("backup", "Copy the database to a file, while it is in use."),
         "completion": ("completion", "Print the completion script of a shell."),
     },

@@ -14,6 +14,13 @@ from cloudai.core.schedule import Plan
 ON_THE_WAY = (State.STARTING, State.RUNNING)
 
 
+def comes_again(task: Task) -> bool:
+    """A member that was on its way with all others and failed, or was lost: that is its own
+    affair, and it is placed alone."""
+    held = task.assignment
+    return task.failures > 0 or (held is not None and held.lost)
+
+
 class Groups:
     """Where the members of each group were sent."""
 
@@ -50,7 +57,11 @@ class Groups:
                 groups.setdefault(task.spec.group, []).append(task)
         back: list[tuple[Task, str]] = []
         for members in groups.values():
-            waits = [one for one in members if one.state is State.QUEUED and one.id not in busy]
+            waits = [
+                one
+                for one in members
+                if one.state is State.QUEUED and one.id not in busy and not comes_again(one)
+            ]
             there = [one for one in members if one.state in ON_THE_WAY]
             if waits and there:
                 why = f"{waits[0].id} of its group was not admitted: {waits[0].reason}"

@@ -28,6 +28,7 @@ from cloudai.core.usage import Used, gpu_hours_within, kind_of, use_of
 from cloudai.service import Service
 
 from .fleet import Fleet, free_now, hold_of, local_clock, why_closed
+from .groups import comes_again
 from .link import Link
 
 NONE: Mapping[str, str] = {}
@@ -94,8 +95,12 @@ class Planner:
     ) -> None:
         """The tasks that wait, in the order of submission, of all that are ``active``.
         ``refused``: task -> worker -> why it was not admitted there a moment ago."""
-        # Who of a group has ended is not waited for.
-        sizes = Counter(task.spec.group for task in active if task.spec.group is not None)
+        # Who of a group has ended is not waited for, nor who has gone ahead and comes again.
+        sizes = Counter(
+            task.spec.group
+            for task in active
+            if task.spec.group is not None and not comes_again(task)
+        )
         asks: dict[str, Ask] = {}
         for task in waiting:
             known = self._asks.get(task.id)
@@ -111,8 +116,8 @@ class Planner:
                 held=_held(task, now),
                 refused=refusals,
             )
-            group = task.spec.group
-            asks[task.id] = replace(ask, group_size=sizes[group]) if group else ask
+            group = task.spec.group if not comes_again(task) else None
+            asks[task.id] = replace(ask, group_size=1 if group is None else sizes[group])
         for gone in self._asks.keys() - asks.keys():
             self.board.remove(gone)
         for task_id, ask in asks.items():

@@ -326,7 +326,6 @@ class FakeWorker:
         """The GPUs for such a task, or what is missing."""
         asked, wish = spec.resources, Wish(spec.gpu_model, spec.gpu_memory)
         free = free_of(self.sight(), self._as_ops_wrote_it())
-        free.memory = min(free.memory, self.memory - self.outside_memory - self.held().memory)
         if (lack := free.lacks(asked, wish)) is None:
             chosen = free.choose(asked.gpu_milli, wish) if asked.gpu_milli else ()
             return tuple(free.devices[i].uuid for i in chosen)

@@ -39,7 +39,7 @@ def group_env(order: Order) -> dict[str, str]:
         **dict.fromkeys(("CLOUDAI_MASTER_PORT", "MASTER_PORT", "PET_MASTER_PORT"), port),
         "LOCAL_RANK": "0",
     }
-    if order.peers:
+    if order.peers and order.peers[0]:
         names = ("CLOUDAI_MASTER_ADDR", "MASTER_ADDR", "PET_MASTER_ADDR")
         found |= {**dict.fromkeys(names, order.peers[0]), "CLOUDAI_PEERS": ",".join(order.peers)}
     return found

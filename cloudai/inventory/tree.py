@@ -82,8 +82,12 @@ class Entry:
 Node = Text | Listing | Table
 
 
-def read_tree(text: str, problems: Problems) -> Table | None:
-    """The tree of a whole inventory, ``None`` where nothing is written.
+INVENTORY = "an inventory is keys and values: defaults, groups, workers"
+
+
+def read_tree(text: str, problems: Problems, *, what: str = INVENTORY) -> Table | None:
+    """The tree of a whole inventory, ``None`` where nothing is written. ``what``: what to say
+    where the text is no keys and values at all.
 
     What is wrong is added to ``problems``; raises ``InventoryError`` where reading cannot go on:
     not YAML, too large, too deep, or with more than one reading.
@@ -93,9 +97,7 @@ def read_tree(text: str, problems: Problems) -> Table | None:
     if root is None or (isinstance(root, Text) and root.text is None):
         return None
     if not isinstance(root, Table):
-        raise problems.stop(
-            root.place, "an inventory is keys and values: defaults, groups, workers"
-        )
+        raise problems.stop(root.place, what)
     return root
 
 

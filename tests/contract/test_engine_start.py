@@ -21,6 +21,7 @@ from cloudai.core.errors import EngineFailed, Indeterminate
 from cloudai.core.model import GIB, MIB, Phase, Resources, TaskSpec, WorkerSpec
 from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Running
 from cloudai.engines.docker import DockerEngine, command, labels
+from cloudai.engines.groups import master_port
 from cloudai.shells import Reply, Shell, Terminal
 from tests.fleet_lab import Fleet, Worker
 from tests.fleet_lab.fleet import reserved_root
@@ -52,6 +53,10 @@ class There:
         self.inner, self.prelude = inner, prelude
         self.lose_next = False
         self.scripts: list[str] = []
+
+    @property
+    def address(self) -> str:
+        return self.inner.address
 
     async def run(self, script: str, *, timeout: float) -> Reply:
         self.scripts.append(script)
@@ -579,7 +584,8 @@ async def test_mig_instances_are_given(engine: DockerEngine, worker: Worker) -> 
     uuids = worker.gpus.uuids()
     assert uuids[0].startswith("MIG-")
     shown = await output(engine, worker, gpu_order(1))
-    assert f"NVIDIA_VISIBLE_DEVICES={uuids[0]}\n" in shown
+    # The first of the smallest: larger ones are kept for who asks for them.
+    assert f"NVIDIA_VISIBLE_DEVICES={uuids[2]}\n" in shown
     sight = await engine.probe()
     assert [gpu.uuid for gpu in sight.gpus] == uuids
 
@@ -603,6 +609,106 @@ async def test_max_gpus(here: There, worker: Worker) -> None:
     refused = await engine.start(gpu_order(2))
     assert isinstance(refused, NotAdmitted)
     assert refused.available == 1.0
+
+
+def asking(gpus: float, **wishes: Any) -> Order:
+    """A sleeper that asks for GPUs of some kind."""
+    placed = gpu_order(gpus)
+    spec = dataclasses.replace(placed.spec, argv=("sleep", "600"), **wishes)
+    return dataclasses.replace(placed, spec=spec)
+
+
+async def test_only_gpus_of_the_wished_model_are_given(
+    engine: DockerEngine, worker: Worker
+) -> None:
+    assert worker.gpus
+    worker.gpus.scene = "mig"
+    slices, whole = worker.gpus.uuids()[:4], worker.gpus.uuids()[4]
+    first = await running(engine, asking(1, gpu_model="1g-10gb"))
+    assert first.container.gpus == (slices[2],)
+    second = await running(engine, asking(1, gpu_model="A100 SXM4", gpu_memory=40 * GIB))
+    assert second.container.gpus == (whole,)
+    refused = await engine.start(asking(2, gpu_model="MIG 1g", gpu_memory=8 * GIB))
+    assert isinstance(refused, NotAdmitted)
+    assert refused.reason == (
+        "Insufficient GPU: worker has 1.0 available, task requires 2.0 (MIG 1g, 8.0 GB)"
+    )
+    refused = await engine.start(asking(0.5, gpu_model="h100"))
+    assert isinstance(refused, NotAdmitted)
+    assert refused.reason.endswith("worker has 0.0 available, task requires 0.5 (h100)")
+    assert {gpu.clock for gpu in (await engine.probe()).gpus} == {1410}
+
+
+async def test_declared_memory_is_a_label_that_shares_obey(
+    engine: DockerEngine, worker: Worker
+) -> None:
+    assert worker.gpus
+    uuids = worker.gpus.uuids()
+    first = await running(engine, asking(0.25, gpu_memory=50 * GIB))
+    assert (first.container.gpus, first.container.gpu_memory) == ((uuids[0],), 50 * GIB)
+    found = inspect(worker, first.container.assignment_id)["Config"]["Labels"]
+    assert found[labels.GPU_MEMORY] == str(50 * GIB)
+    assert [one.gpu_memory for one in (await engine.probe()).containers] == [50 * GIB]
+    assert (await running(engine, asking(0.25, gpu_memory=40 * GIB))).container.gpus == (uuids[1],)
+    silent = await running(engine, asking(0.25))
+    assert (silent.container.gpus, silent.container.gpu_memory) == ((uuids[0],), None)
+    assert (await running(engine, asking(0.25, gpu_memory=15 * GIB))).container.gpus == (uuids[1],)
+
+
+async def test_what_is_left_to_people(here: There, worker: Worker) -> None:
+    assert worker.gpus
+    uuids = worker.gpus.uuids()
+    engine = DockerEngine(spec_of(worker, min_free_gpus=2, tasks_per_gpu=1), here)
+    refused = await engine.start(asking(3))
+    assert isinstance(refused, NotAdmitted)
+    assert refused.available == 2.0
+    for uuid in uuids[:2]:
+        assert (await running(engine, asking(0.25))).container.gpus == (uuid,)
+    assert isinstance(await engine.start(asking(0.25)), NotAdmitted)
+
+
+# --- placement groups
+
+
+async def test_a_member_of_a_group(engine: DockerEngine, worker: Worker) -> None:
+    member = {"group": "group-1", "group_size": 2, "group_rank": 1}
+    placed = order("env", env={"MASTER_PORT": "7777", "NCCL_DEBUG": "INFO"}, **member)
+    placed = dataclasses.replace(placed, peers=("10.0.0.1", "10.0.0.2"))
+    shown = (await output(engine, worker, placed)).splitlines()
+    port = master_port("group-1")
+    assert {
+        "CLOUDAI_GROUP=group-1",
+        "CLOUDAI_RANK=1",
+        "CLOUDAI_WORLD_SIZE=2",
+        "CLOUDAI_MASTER_ADDR=10.0.0.1",
+        f"CLOUDAI_MASTER_PORT={port}",
+        "CLOUDAI_PEERS=10.0.0.1,10.0.0.2",
+        "RANK=1",
+        "LOCAL_RANK=0",
+        "WORLD_SIZE=2",
+        "MASTER_ADDR=10.0.0.1",
+        "MASTER_PORT=7777",
+        "PET_NNODES=2",
+        "PET_NODE_RANK=1",
+        "PET_MASTER_ADDR=10.0.0.1",
+        f"PET_MASTER_PORT={port}",
+        "NCCL_DEBUG=INFO",
+    } <= set(shown)
+    assert inspect(worker, placed.assignment_id)["HostConfig"]["NetworkMode"] == "host"
+    assert " --network host " in engine.preview(placed)
+
+
+async def test_who_is_alone_has_a_network_of_its_own(engine: DockerEngine, worker: Worker) -> None:
+    placed = order("env", group="group-1", group_size=1)
+    assert "CLOUDAI_" not in await output(engine, worker, placed)
+    assert inspect(worker, placed.assignment_id)["HostConfig"]["NetworkMode"] != "host"
+
+
+async def test_where_others_find_the_worker(shell: There, worker: Worker) -> None:
+    engine = DockerEngine(spec_of(worker), shell)
+    await engine.probe()
+    assert engine.address in ("127.0.0.1", worker.host)
+    assert engine.address == shell.address
 
 
 # --- many at once
@@ -661,6 +767,7 @@ async def test_the_probe(either: DockerEngine, worker: Worker) -> None:
     assert sight.disk > sight.disk_free > GIB
     assert [gpu.index for gpu in sight.gpus] == [0, 1, 2, 3]
     assert (sight.login, sight.engine.storage_limit) == ("root", "watch")
+    assert "busybox:latest" in sight.images
 
 
 async def test_the_engine_of_the_login_is_found(worker: Worker, tmp_path: Path) -> None:

@@ -324,6 +324,11 @@ async def test_a_socket_that_does_not_answer_is_refused_on_entering(
     assert (await shell.run("echo fine", timeout=10)).text == "fine\n"
 
 
+async def test_it_tells_where_it_is(shell: Shell) -> None:
+    await shell.run(":", timeout=10)
+    assert shell.address == "127.0.0.1"
+
+
 async def test_a_closed_shell_serves_again(shell: Shell) -> None:
     assert (await shell.run("echo 1", timeout=10)).ok
     await shell.close()

@@ -256,7 +256,10 @@ async def test_an_alias_of_ssh_config_is_all_it_takes(lab: Lab, network: SshNetw
         f"Include {lab.ssh}/conf.d/*\nHost lab-box\n  HostName 127.0.0.1\n"
         "Match host 127.0.0.1\n  SetEnv LAB=here\n"
     )
-    assert await answer(network, WorkerSpec(id="lab-box")) == "hello\n"
+    shell = network.shell(WorkerSpec(id="lab-box"))
+    assert (await shell.run("echo hello", timeout=30)).text == "hello\n"
+    assert shell.address == "127.0.0.1"
+    await shell.close()
     other_name = WorkerSpec(id="w", host="lab-box", user="nobody-here")
     with pytest.raises(AuthenticationFailed, match="nobody-here"):
         await answer(network, other_name)

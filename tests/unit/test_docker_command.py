@@ -12,6 +12,7 @@ from cloudai.core.model import GIB, MIB, Resources, TaskSpec
 from cloudai.engines import Order
 from cloudai.engines.docker import command
 from cloudai.engines.docker.failures import why_not_pulled, why_not_started
+from cloudai.engines.groups import group_env, master_port
 
 SPEC = TaskSpec(
     image="python:3.9",
@@ -75,6 +76,58 @@ def test_the_line_people_see_has_what_they_asked_and_nothing_of_ours() -> None:
         " --mount type=bind,src=/data,dst=/data --workdir /work --user 1000:1000"
         f" -- {shlex.join([order().spec.image, *order().spec.argv])}"
     )
+
+
+MEMBER = {"group": "group-1731629400-q8d2f1", "group_size": 3, "group_rank": 2}
+
+
+def test_a_member_of_a_group_has_its_hosts_network() -> None:
+    line = shlex.join(command.run_options(order(**MEMBER), storage_limit="watch", env=()))
+    assert " --network host " in line
+    assert " --network host " in command.preview(order(**MEMBER).spec)
+    alone = order(**(MEMBER | {"group_size": 1, "group_rank": 0}))
+    assert "--network" not in command.run_options(alone, storage_limit="watch", env=())
+    assert "--network" not in command.preview(alone.spec)
+    assert group_env(alone) == {}
+
+
+def test_what_a_member_is_told() -> None:
+    placed = dataclasses.replace(order(**MEMBER), peers=("10.0.0.1", "10.0.0.7", "10.0.0.2"))
+    port = "24289"
+    assert group_env(placed) == {
+        "CLOUDAI_GROUP": "group-1731629400-q8d2f1",
+        "CLOUDAI_RANK": "2",
+        "CLOUDAI_WORLD_SIZE": "3",
+        "CLOUDAI_MASTER_ADDR": "10.0.0.1",
+        "CLOUDAI_MASTER_PORT": port,
+        "CLOUDAI_PEERS": "10.0.0.1,10.0.0.7,10.0.0.2",
+        "RANK": "2",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "3",
+        "MASTER_ADDR": "10.0.0.1",
+        "MASTER_PORT": port,
+        "PET_NODE_RANK": "2",
+        "PET_NNODES": "3",
+        "PET_MASTER_ADDR": "10.0.0.1",
+        "PET_MASTER_PORT": port,
+    }
+
+
+def test_ports_of_groups_are_known_to_all_and_spread() -> None:
+    ports = {master_port(f"group-{number}") for number in range(100)}
+    assert len(ports) > 95
+    assert all(20000 <= one < 30000 for one in ports)
+
+
+def test_the_memory_of_a_gpu_is_a_label_where_it_is_declared() -> None:
+    share = Resources.of(cpus=1, memory=1, gpus=0.5)
+    words = command.run_options(
+        order(resources=share, gpu_memory=20 * GIB), storage_limit="watch", env=()
+    )
+    assert "cloudai.gpu_memory=21474836480" in words
+    for without in (order(resources=share), order(gpu_memory=20 * GIB)):
+        line = shlex.join(command.run_options(without, storage_limit="watch", env=()))
+        assert "gpu_memory" not in line
 
 
 def test_a_share_of_a_gpu_is_one_to_docker() -> None:
@@ -223,6 +276,11 @@ def test_what_cannot_be_given_whole_is_refused(env: dict[str, str], words: str) 
             "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?",
             "Docker is down",
             True,
+        ),
+        (
+            "cannot share the host's network namespace when user namespaces are enabled",
+            "userns-remap",
+            False,
         ),
         ("something new", "Docker refused to start it: something new", False),
         ("", "Docker gave no reason", False),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudai.core.errors import ContainerGone, EngineFailed, Indeterminate, WorkerUnreachable
-from cloudai.core.model import Phase, Resources, TaskSpec
+from cloudai.core.model import GIB, Phase, Resources, TaskSpec
 from cloudai.engines import (
     CannotStart,
     Engine,
@@ -102,6 +104,67 @@ async def test_gpus_are_shared_by_parts_and_whole_ones_are_alone() -> None:
     assert isinstance(await engine.start(order("d", gpus=0.1)), NotAdmitted)
     worker.finish("a.1")
     assert (await started(engine, order("e", gpus=0.4))).container.gpus == (worker.gpus[1],)
+
+
+def wishing(name: str, gpus: float, **wishes: Any) -> Order:
+    placed = order(name, gpus=gpus)
+    return replace(placed, spec=replace(placed.spec, **wishes))
+
+
+async def test_wishes_of_gpus_are_met_or_refused_with_the_wish() -> None:
+    worker = FakeWorker(gpus=3, gpu=("NVIDIA A100-SXM4-80GB", 80))
+    worker.devices[worker.gpus[0]] = ("NVIDIA GeForce RTX 4090", 24)
+    engine = FakeEngine(worker)
+    assert (await started(engine, order("a", gpus=1))).container.gpus == (worker.gpus[0],)
+    placed = wishing("b", 0.25, gpu_model="a100", gpu_memory=50 * GIB)
+    running = await started(engine, placed)
+    assert running.container.gpus == (worker.gpus[1],)
+    assert running.container.gpu_memory == 50 * GIB
+    assert (await engine.probe()).containers[1].gpu_memory == 50 * GIB
+    other = await started(engine, wishing("c", 0.25, gpu_memory=40 * GIB))
+    assert other.container.gpus == (worker.gpus[2],)
+    refused = await engine.start(wishing("d", 2, gpu_model="a100", gpu_memory=40 * GIB))
+    assert isinstance(refused, NotAdmitted)
+    assert (refused.what, refused.available, refused.required) == ("gpu", 0.0, 2.0)
+    assert refused.reason == (
+        "Insufficient GPU: worker has 0.0 available, task requires 2.0 (a100, 40.0 GB)"
+    )
+
+
+async def test_what_ops_keep_for_people() -> None:
+    worker = FakeWorker(gpus=3)
+    worker.min_free_gpus, worker.tasks_per_gpu = 1, 1
+    engine = FakeEngine(worker)
+    assert (await started(engine, order("a", gpus=0.1))).container.gpus == (worker.gpus[0],)
+    assert (await started(engine, order("b", gpus=0.1))).container.gpus == (worker.gpus[1],)
+    assert isinstance(await engine.start(order("c", gpus=0.1)), NotAdmitted)
+    worker.max_gpus, worker.min_free_gpus = 2, 0
+    assert isinstance(await engine.start(order("c", gpus=0.1)), NotAdmitted)
+    worker.max_gpus = None
+    assert (await started(engine, order("c", gpus=0.1))).container.gpus == (worker.gpus[2],)
+
+
+async def test_a_probe_shows_images_and_clocks() -> None:
+    worker = FakeWorker(gpus=1)
+    assert (await FakeEngine(worker).probe()).images == frozenset()
+    worker.images = {"busybox", "localhost:5000/x", "python:3.9"}
+    sight = await FakeEngine(worker).probe()
+    assert sight.images == {"busybox:latest", "localhost:5000/x:latest", "python:3.9"}
+    assert sight.gpus[0].clock == 1410
+
+
+async def test_a_member_of_a_group_sees_its_group() -> None:
+    engine = FakeEngine(FakeWorker(name="w1"))
+    assert engine.address == "w1"
+    engine.address = "10.0.0.1"
+    placed = wishing("a", 0, group="group-1", group_size=2, group_rank=1)
+    placed = replace(placed, peers=("10.0.0.2", engine.address), env={"MASTER_PORT": "7"})
+    assert " --network host " in engine.preview(placed)
+    await started(engine, placed)
+    env = engine.worker.containers["a.1"].env
+    assert (env["CLOUDAI_RANK"], env["RANK"], env["MASTER_ADDR"]) == ("1", "1", "10.0.0.2")
+    assert env["MASTER_PORT"] == "7"
+    assert "--network" not in engine.preview(order())
 
 
 @given(st.lists(st.tuples(st.sampled_from("123456789"), st.sampled_from([0, 0.3, 0.5, 1, 2]))))

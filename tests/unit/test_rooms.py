@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "api": {"core", "engines", "shells", "inventory", "service", "controller"},
     "daemon": {"core", "engines", "shells", "inventory", "service", "controller", "api"},
     "client": {"core"},
-    "cli": {"core", "client", "daemon"},
+    "simulate": {"core", "inventory"},
+    "cli": {"core", "client", "daemon", "simulate"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -60,6 +61,7 @@ HOMES = {
     "docker": {"controller/embedded.py"},
     "ruamel": {"inventory"},
     "aiohttp": {"engines"},
+    "numpy": {"core", "simulate"},
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,10 +50,11 @@ def document(
     return DOCUMENT % ("a" * 64, status, started, code, error, cpu * 10**6, memory, swap)
 
 
-def script(folder: Path, *, gpu_by: str = "gpus", gpu_milli: int = 0, time_limit: int = 0) -> str:
-    spec = dataclasses.replace(
-        ORDER.spec, resources=dataclasses.replace(ORDER.spec.resources, gpu_milli=gpu_milli)
-    )
+def script(
+    folder: Path, *, gpu_by: str = "gpus", gpu_milli: int = 0, time_limit: int = 0, **wishes: Any
+) -> str:
+    resources = dataclasses.replace(ORDER.spec.resources, gpu_milli=gpu_milli)
+    spec = dataclasses.replace(ORDER.spec, resources=resources, **wishes)
     placed = dataclasses.replace(ORDER, spec=spec)
     return render(
         "start",
@@ -300,6 +302,39 @@ def test_a_refusal_in_words() -> None:
         required=8.0,
         reason="Insufficient memory: worker has 1.5 available, task requires 8.0",
     )
+
+
+@pytest.mark.parametrize(
+    ("wishes", "said"),
+    [
+        ({}, ""),
+        ({"gpu_model": "a100"}, " (a100)"),
+        ({"gpu_memory": 40 * 2**30}, " (40.0 GB)"),
+        ({"gpu_model": "a100", "gpu_memory": 40 * 2**30}, " (a100, 40.0 GB)"),
+    ],
+)
+def test_a_refusal_names_the_wish(wishes: dict[str, Any], said: str) -> None:
+    placed = dataclasses.replace(ORDER, spec=dataclasses.replace(ORDER.spec, **wishes))
+    outcome = parse_start("verdict refused gpu 1000 2000\n", placed, worker_id="gpu1")
+    assert isinstance(outcome, NotAdmitted)
+    words = "Insufficient GPU: worker has 1.0 available, task requires 2.0"
+    assert outcome.reason == words + said
+    outcome = parse_start("verdict refused cpu 1000 2000\n", placed, worker_id="gpu1")
+    assert isinstance(outcome, NotAdmitted)
+    assert outcome.reason.endswith("task requires 2.0")
+
+
+def test_a_start_looks_for_what_is_wished(tools: Tools) -> None:
+    stub(tools, found=document())
+    data = Path(__file__).parent.parent / "data" / "nvidia"
+    tools.put("nvidia-smi", f"case $1 in -L) cat {data}/mig.list ;; *) cat {data}/mig.xml ;; esac")
+    started(tools, gpu_milli=1000, gpu_model="MIG-1G")
+    uuid = "MIG-fc043520-0eee-e15d-0dd1-6f356124fc83"
+    assert f'--gpus "device={uuid}"' in words(tools)[1]
+    refused = started(tools, gpu_milli=1000, gpu_model="; touch never; $(id)")
+    assert refused.endswith("verdict refused gpu 0 1000\n")
+    refused = started(tools, gpu_milli=1000, gpu_memory=81 * 2**30)
+    assert refused.endswith("verdict refused gpu 0 1000\n")
 
 
 @pytest.mark.parametrize(

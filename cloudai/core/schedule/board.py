@@ -223,9 +223,7 @@ class Board:
 
     def _for_itself(self, ask: Ask) -> bool:
         """Whether what stands in its way need not stand in the way of others of its shape."""
-        if ask.refused or self.shares.over_in_pools(ask.user, ask.shape.resources):
-            return True
-        return bool(self.finder.reserved) or (ask.id in self.finder.order and bool(self.keeps))
+        return bool(ask.refused or self.shares.over_in_pools(ask.user, ask.shape.resources))
 
     def _let_go(self, turns: Round, changed: set[int]) -> None:
         """Shapes that were asked about only for what changed, and fit there no more."""
