@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from cloudai.core.errors import CloudaiError, WorkerNotFound
+from cloudai.core.errors import CloudaiError, Insufficient, WorkerNotFound
 from cloudai.core.lifecycle import Placed, StopAsked
 from cloudai.core.lost import given_up
-from cloudai.core.model import ContainerSight, State, Task, WorkerSpec
+from cloudai.core.model import ContainerSight, Resources, State, Task, TaskSpec, WorkerSpec
 from cloudai.core.policy import Policy
 from cloudai.core.reconcile import Sighting, Wait, reconcile
+from cloudai.core.schedule import never_within
 from cloudai.crash import point
 from cloudai.engines import Engine
 from cloudai.inventory import InventoryFile
@@ -115,6 +116,7 @@ class Controller:
         self.idle_since = time.monotonic()
         """Since when nothing is queued or on a worker; moved on by every pass that has work."""
         service.changed = self._task_changed
+        service.allow = self._allow
 
     # ---------------------------------------------------------------- waking and waiting
 
@@ -334,6 +336,15 @@ class Controller:
         """The addresses of the workers of a task's group, by rank."""
         links = [self.fleet.get(worker) for worker in self.groups.workers(task, self._active)]
         return tuple(link.engine.address if link else "" for link in links)
+
+    def _allow(self, specs: Sequence[TaskSpec]) -> None:
+        """Raises ``Insufficient`` for what would wait for ever, over its user's quota."""
+        user, whole = specs[0].user_id, sum((spec.resources for spec in specs), Resources())
+        if never := never_within(self.policy.quota(user), whole, len(specs)):
+            raise Insufficient(
+                f"Over the quota of {user}, whatever is free: {never}",
+                hint="quotas stand under `scheduling:` in the inventory",
+            )
 
     def _closed(self) -> dict[str, str]:
         """Workers that take no tasks though they can be reached, and why."""
