@@ -88,7 +88,7 @@ def _start(answer: Answer) -> tuple[str, str]:
         at = f"{local(answer['start'])} on {answer['start_on']}"
         return f"{at}, by the time limits of what runs there; at the latest", ""
     if answer["held"] or answer["reasons"]:
-        return "not known: nothing that it waits for has a time limit", ""
+        return "not known: no time limit tells when", ""
     return "the next pass of the scheduler takes it up", "green"
 
 

@@ -92,7 +92,7 @@ def test_why_of_one_that_is_held(cloudai: Cloudai, stub: StubController) -> None
     stub.on(WHY, make_why(held=held, reasons=[], turn="", would_fit=[], start=None))
     assert cloudai("why", TASK_ID).out.splitlines()[2:] == [
         f"Waits for  {held}",
-        "Start      not known: nothing that it waits for has a time limit",
+        "Start      not known: no time limit tells when",
     ]
 
 

@@ -359,7 +359,7 @@ def test_when_it_can_start_by_the_time_limits_of_what_runs():
 def test_workers_that_would_do_if_they_took_tasks():
     found, line = told([Place(worker_id="w1", free=None, closed="draining")], an_ask())
     assert line == "w1: draining"
-    assert found.would_fit[0] == "w1 taking tasks again: draining"
+    assert found.would_fit == ("w1 taking tasks again",)
 
 
 def test_a_task_that_came_after_the_pass_starts_in_the_next():

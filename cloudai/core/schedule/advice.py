@@ -16,7 +16,7 @@ from cloudai.core.policy import HOUR
 from cloudai.core.wording import amount
 
 from .holders import some
-from .keeps import Keep, keep_for
+from .keeps import LOOKED_AT, Keep, keep_for
 from .snapshot import Ask, Shape
 from .workers import condition_of, first_unmet, meets
 
@@ -137,7 +137,8 @@ def would_fit(board: Board, ask: Ask) -> list[str]:
     if not len(board.workers) or ask.group is not None:
         return []
     if not board.workers.large_enough(board.need(ask.shape)).any():
-        return [*_closed(board, ask), *(_relaxed(board, ask) or _never(board, ask))]
+        closed = _closed(board, ask)
+        return [*closed, *(_relaxed(board, ask) or _never(board, ask, bool(closed)))]
     return [
         *_fewer_gpus(board, ask),
         *_preempting(board, ask),
@@ -158,7 +159,7 @@ def _closed(board: Board, ask: Ask) -> list[str]:
     if not places:
         return []
     if len(places) == 1:
-        return [f"{places[0].worker_id} taking tasks again: {places[0].closed}"]
+        return [f"{places[0].worker_id} taking tasks again"]
     names = some([place.worker_id for place in places])
     return [f"one of {len(places)} workers taking tasks again: {names}"]
 
@@ -212,9 +213,13 @@ def _borrowing(board: Board, ask: Ask) -> list[str]:
 def _ends(board: Board, ask: Ask) -> list[str]:
     """The first end of a task that runs where it could run."""
     workers = board.workers
+    able = np.flatnonzero(workers.large_enough(board.need(ask.shape)))
+    limits = workers.column("first_end")[able]
+    # In a large fleet not everything is looked at: the first by its limit, else any of some.
+    some_of = able[[int(np.argmin(limits))]] if np.isfinite(limits).any() else able[:LOOKED_AT]
     ends = [
         (one.ends is None, one.ends or one.started, one.id, workers.places[int(i)].worker_id)
-        for i in np.flatnonzero(workers.large_enough(board.need(ask.shape)))
+        for i in some_of
         for one in workers.running[int(i)].values()
         if one.ours
     ]
@@ -262,15 +267,16 @@ def _large(board: Board, shape: Shape) -> int:
     )
 
 
-def _never(board: Board, ask: Ask) -> list[str]:
-    """No worker is large enough: what is the most that one has."""
+def _never(board: Board, ask: Ask, closed: bool) -> list[str]:
+    """No open worker is large enough: what is the most that one has. ``closed``: others might
+    be."""
     frees = [
         free
         for i, free in enumerate(board.workers.free)
         if free is not None and meets(condition_of(ask.shape), board.workers.facts[i])
     ]
     if not frees:
-        return ["a worker that meets all its conditions, or fewer of them"]
+        return [] if closed else ["a worker that meets all its conditions, or fewer of them"]
     found = [
         f"asking for at most {_plain(there)} {what}: no worker it may go to has more"
         for what, wanted, there in _most(ask, frees)

@@ -206,7 +206,8 @@ def grouped(
             continue
         if why := (tell or reason)(board, ask, i, now):
             found.setdefault(why, []).append(place.worker_id)
-    return [Because(tuple(ids), why) for why, ids in found.items()] + lacking
+    told = [Because(tuple(ids), why) for why, ids in found.items()] + lacking
+    return sorted(told, key=lambda one: -len(one.workers)) if by_lack else told
 
 
 def _by_lack(board: Board, ask: Ask, now: float) -> tuple[list[Because], list[int]]:
