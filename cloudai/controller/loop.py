@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -272,7 +272,7 @@ class Controller:
                 log.warning("%s: %s", task.id, lost.reason)
                 await self.service.record(task, lost)
 
-    def _do(self, task_id: str, work: Awaitable[None]) -> None:
+    def _do(self, task_id: str, work: Coroutine[object, object, None]) -> None:
         """Runs one effect for a task, or for an assignment of one that is over; no other starts
         for it meanwhile."""
         running = asyncio.ensure_future(self._see_through(task_id, work))
@@ -280,6 +280,7 @@ class Controller:
 
         def done(_: asyncio.Future[None]) -> None:
             self._busy.pop(task_id, None)
+            work.close()  # where this ended before it began: nobody else lets go of it
             self.wake()
 
         running.add_done_callback(done)

@@ -77,7 +77,7 @@ def parse_docker_size(text: str, *, what: str = "size") -> int:
     units binary, fractions of a byte cut off.
 
     Narrower than Docker only in what nobody means: hexadecimal floats, digits with
-    underscores, sizes beyond 63 bits. Raises ``InvalidInput``.
+    underscores, a zero with a minus, sizes beyond 63 bits. Raises ``InvalidInput``.
     """
     right = "give a number with a unit, such as 512m or 4g"
     found = _DOCKER_SIZE.fullmatch(text) if len(text) <= 64 else None

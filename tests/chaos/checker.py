@@ -131,7 +131,7 @@ def no_false_failure(history: History) -> Iterator[Violation]:
     stopped = {
         operation.task_id for operation in history.operations if operation.verb in ("cancel", "rm")
     }
-    stopped |= {told.task_id for told in history.told if told.state == "stopping"}
+    stopped |= {told.task_id for told in history.told if told.state == "stopping" or told.lost}
     verdicts = verdicts_by_container(history)
     for told in history.at_the_end.values():
         good = verdicts.get(told.container_id or "") == {0}
@@ -141,6 +141,17 @@ def no_false_failure(history: History) -> Iterator[Violation]:
             yield Violation(
                 Kind.FALSE, f"{told.task_id} failed ({told.reason}), its container ended with 0"
             )
+
+
+# ------------------------------------------------------------------ promise 4
+
+
+def nothing_is_given_up_unasked(history: History) -> Iterator[Violation]:
+    """A worker that is out of reach costs a task its place there only by its owner's choice, or
+    by a person's word."""
+    given_up = {told.task_id for told in history.told if told.lost}
+    for task_id in sorted(given_up - history.may_be_lost):
+        yield Violation(Kind.LOST, f"{task_id} was given up, and nobody had allowed that")
 
 
 def verdicts_by_container(history: History) -> dict[str, set[int]]:
@@ -213,6 +224,14 @@ def logs_are_whole(history: History) -> Iterator[Violation]:
             yield Violation(Kind.LOST, f"{task_id}: {difference(archived, expected)}")
 
 
+def earlier_tries_keep_their_logs(history: History) -> Iterator[Violation]:
+    """A task that is tried again keeps what it wrote before."""
+    for name, expected in sorted(history.earlier_expected.items()):
+        archived = history.earlier_archived.get(name, b"")
+        if archived != expected:
+            yield Violation(Kind.LOST, f"{name}: {difference(archived, expected)}")
+
+
 def difference(found: bytes, expected: bytes) -> str:
     """Where two logs part, in words."""
     at = next(
@@ -275,8 +294,10 @@ CHECKS: Sequence[Check] = (
     container_ids_never_change,
     no_false_success,
     no_false_failure,
+    nothing_is_given_up_unasked,
     never_more_than_there_is,
     logs_are_whole,
+    earlier_tries_keep_their_logs,
     final_is_final,
     nothing_is_lost,
     nothing_is_left,

@@ -95,6 +95,8 @@ class Told:
     reason: str = ""
     container_id: str | None = None
     assignment: str = ""
+    lost: bool = False
+    """Its worker, or its container there, was given up."""
 
     @property
     def final(self) -> bool:
@@ -122,13 +124,19 @@ class History:
     """Every task that was there at the end, by id."""
     rooms: dict[str, Room] = field(default_factory=dict)
     began: dict[str, int] = field(default_factory=dict)
-    """task -> how often its process began, as the process itself wrote down."""
+    """task -> how often its process began in one try, as the process itself wrote down."""
     ended_well: set[str] = field(default_factory=set)
     """Tasks whose process wrote down that it came to its end."""
     archived: dict[str, bytes] = field(default_factory=dict)
     """task -> the log that is at home at the end."""
     expected: dict[str, bytes] = field(default_factory=dict)
     """task -> every byte its process writes when it comes to its end."""
+    earlier_archived: dict[str, bytes] = field(default_factory=dict)
+    """assignment -> the log at home of a try that was not the last one."""
+    earlier_expected: dict[str, bytes] = field(default_factory=dict)
+    """assignment -> every byte that such a try wrote, where it came to an end."""
+    may_be_lost: set[str] = field(default_factory=set)
+    """Tasks whose owner, or a person, allowed to give up a worker that is out of reach."""
     touched: set[str] = field(default_factory=set)
     """Tasks whose container a person started again by hand: its starts are not ours."""
     forgotten: set[str] = field(default_factory=set)

@@ -143,6 +143,8 @@ class Laptop(Home):
             answer = Answer.FAILED
         except OSError:
             pass  # nobody knows
+        if task_id and body.get("on_lost", "wait") != "wait":
+            self.lab.history.may_be_lost.add(task_id)
         self.lab.history.operations.append(
             Operation(
                 verb="submit", began=began, ended=time.monotonic(), answer=answer, task_id=task_id
@@ -250,6 +252,7 @@ class Laptop(Home):
             reason=task["reason"] if task["status"] in ("completed", "failed", "cancelled") else "",
             container_id=task["container_id"],
             assignment=held[0].get("assignment_id", ""),
+            lost=held[0].get("lost", False),
         )
 
     def close(self) -> None:
@@ -259,9 +262,8 @@ class Laptop(Home):
 
 
 def is_over(task: Any) -> bool:
-    """Final, and its log home (or there is none)."""
-    held = task["assignments"][-1:] or [{}]
-    kept = held[0].get("container_id") and not held[0].get("harvested")
+    """Final, and the log of each try home (or there is none)."""
+    kept = [one for one in task["assignments"] if one["container_id"] and not one["harvested"]]
     return task["status"] in ("completed", "failed", "cancelled") and not kept
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
+import threading
 import time
 from pathlib import Path
+from random import Random
 
 from tests.fleet_lab import image
 from tests.fleet_lab.worker import Worker
 
 from .faults import fault
 from .history import Container
-from .lab import HELD, Lab, Laptop, until
+from .lab import HELD, Lab, Laptop, is_over, until
 from .on_connections import STILL, all_complete, moved_clock, some, worker_state
 from .on_engines import run_on
 from .witness import containers_of
@@ -216,6 +218,65 @@ def gpus_lost(lab: Lab) -> None:
     worker.gpus.reset()
     assert laptop.ended(after)["status"] == "completed"
     lab.settle()
+
+
+OUTSIDE = 4_000_001
+"""Pids that no process has."""
+OUTSIDERS_STAY = 10.0
+ON_ITS_WAY = 5.0
+"""Seconds that may pass from the look at a worker's GPUs to a container that is seen there."""
+
+
+@fault(
+    "outsiders take GPUs",
+    how="processes outside cloudai take two GPUs, then two others, for ten seconds each, while two"
+    " laptops have tasks for shares of a GPU, for one and for two",
+    expected="no task is given a GPU that an outsider had before; " + STILL,
+)
+def outsiders_take_gpus(lab: Lab) -> None:
+    worker = lab.fleet.gpu_worker
+    gpus = worker.gpus
+    assert gpus is not None
+    laptops = [lab.laptop(), lab.laptop()]
+    choice, over = Random(lab.random.random()), threading.Event()
+    stays: list[tuple[str, float, float]] = []
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            began, chosen = time.monotonic(), choice.sample(gpus.uuids(), 2)
+            for place, uuid in enumerate(chosen):
+                gpus.occupy(uuid, pid=OUTSIDE + place)
+            over.wait(OUTSIDERS_STAY)
+            stays.extend((uuid, began, time.monotonic()) for uuid in chosen)
+            for place, _ in enumerate(chosen):
+                gpus.leave(OUTSIDE + place)
+                lab.times += 1
+
+    visitor = threading.Thread(target=come_and_go)
+    visitor.start()
+    try:
+        for number in range(12):
+            for laptop in laptops:
+                wish = {"req_gpu": (0.5, 1.0, 2.0)[number % 3], "target": worker.name}
+                post_job(lab, laptop, "sleep 1", **wish)
+        until(lambda: all_over(laptops), "24 tasks end", 180)
+    finally:
+        over.set()
+        visitor.join()
+    all_complete(lab)
+    given: dict[str, tuple[float, tuple[str, ...]]] = {}
+    for sample in lab.history.samples:
+        for container in sample.containers:
+            given.setdefault(container.id, (sample.at, container.gpus))
+    assert len(given) > len(laptops)
+    for seen, uuids in given.values():
+        for uuid, began, ended in stays:
+            assert uuid not in uuids or not began + ON_ITS_WAY < seen < ended, (uuid, seen - began)
+
+
+def all_over(laptops: list[Laptop]) -> bool:
+    every = [laptop.tasks() for laptop in laptops]
+    return all(tasks is not None and all(is_over(task) for task in tasks) for tasks in every)
 
 
 @fault(

@@ -42,6 +42,21 @@ VERBS = ("start", "probe", "look", "observe", "happenings", "stop", "remove", "l
 SHARES = (0.0, 0.0, 0.0, 0.5, 1.0)
 IMAGES = ("plain", "plain", "plain", "quick", "bad", "missing", "nosuch")
 
+WISHES = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {"retries": st.integers(1, 3)},
+        optional={"retry_on": st.sampled_from(("exit", "lost", "start,pull", "137"))},
+    ),
+    st.fixed_dictionaries({"on_lost": st.sampled_from(("requeue", "fail"))}).map(
+        lambda wish: {**wish, "lost_after": 60}
+    ),
+    st.just({"preemptible": True, "priority": "low"}),
+    st.just({"priority": "high"}),
+    st.just({"preemptible": True, "priority": "low", "retries": 2, "on_lost": "requeue"}),
+)
+"""What a task may ask besides: being tried again, given up, or put aside for another."""
+
 
 @pytest.fixture(scope="module")
 def template() -> Iterator[Path]:
@@ -80,8 +95,16 @@ class Machine(RuleBasedStateMachine):
         cpus=st.sampled_from((0.5, 1.0, 2.0)),
         gpus=st.sampled_from(SHARES),
         limit=st.sampled_from((None, None, None, 20.0)),
+        wishes=WISHES,
     )
-    def submit(self, image: str, cpus: float, gpus: float, limit: float | None) -> None:
+    def submit(
+        self,
+        image: str,
+        cpus: float,
+        gpus: float,
+        limit: float | None,
+        wishes: dict[str, object],
+    ) -> None:
         body = {
             "docker_image": image,
             "req_cpu": cpus,
@@ -89,8 +112,19 @@ class Machine(RuleBasedStateMachine):
             "req_memory": 0.25,
             "time_limit": limit,
             "env": {"TOKEN": "x"},
-        }
-        self.world.ask("submit", self.world.service.submit(body, default_user="ann"))
+        } | wishes
+        made = self.world.ask("submit", self.world.service.submit(body, default_user="ann"))
+        if wishes.get("on_lost", "wait") != "wait":
+            self.world.history.may_be_lost.add(made.id)
+
+    @rule(
+        images=st.lists(st.sampled_from(IMAGES), min_size=2, max_size=2),
+        placement=st.sampled_from(("pack", "spread", "strict_spread")),
+    )
+    def submit_a_group(self, images: list[str], placement: str) -> None:
+        tasks = [{"docker_image": one, "req_cpu": 1.0, "req_memory": 0.25} for one in images]
+        body = {"tasks": tasks, "placement": placement}
+        self.world.ask("submit", self.world.service.submit_group(body, default_user="ann"))
 
     @rule(worker=st.sampled_from(("w1", "w2")), image=st.sampled_from(IMAGES))
     def dispatch(self, worker: str, image: str) -> None:
@@ -103,6 +137,13 @@ class Machine(RuleBasedStateMachine):
         if open_ones := [task.id for task in self.world.tasks() if not task.state.final]:
             chosen = data.draw(st.sampled_from(sorted(open_ones)))
             self.world.ask("cancel", self.world.service.cancel(chosen), chosen)
+
+    @rule(data=st.data())
+    def a_person_says_that_a_worker_is_gone(self, data: st.DataObject) -> None:
+        if placed := [task.id for task in self.world.tasks() if task.state.assigned]:
+            chosen = data.draw(st.sampled_from(sorted(placed)))
+            self.world.history.may_be_lost.add(chosen)
+            self.world.ask("mark-lost", self.world.desk.mark_lost(chosen), chosen)
 
     # ---------------------------------------------------------------- workers
 
@@ -186,7 +227,7 @@ class Machine(RuleBasedStateMachine):
         self.world.loop.jump(away)
         self.world.start_controller()
 
-    @rule(seconds=st.sampled_from((0.005, 0.05, 0.2, 0.5, 1.0, 3.0, 20.0, 40.0)))
+    @rule(seconds=st.sampled_from((0.005, 0.05, 0.2, 0.5, 1.0, 3.0, 20.0, 40.0, 90.0)))
     def time_passes(self, seconds: float) -> None:
         self.world.pass_time(seconds)
 

@@ -24,7 +24,7 @@ from cloudai.controller import loop as loop_module
 from cloudai.controller.desk import Desk, has_ended
 from cloudai.controller.loop import Controller
 from cloudai.core.errors import CloudaiError, Indeterminate, TaskNotFound
-from cloudai.core.model import ContainerSight, Phase, State, Task
+from cloudai.core.model import Assignment, ContainerSight, Phase, State, Task
 from cloudai.engines.fake import FakeEngine, Fault
 from cloudai.engines.fake_worker import BEGINNING, FakeContainer, FakeWorker
 from cloudai.inventory import InventoryFile
@@ -64,11 +64,9 @@ class SimWorker(FakeWorker):
     def start(self, name: str) -> ContainerSight:
         sight = super().start(name)
         if sight.started_at is not None:
-            self.world.history.began[sight.task_id] = sum(
-                count
-                for worker in self.world.workers.values()
-                for other, count in worker.starts.items()
-                if task_of(other) == sight.task_id
+            self.world.history.began[sight.task_id] = max(
+                sum(worker.starts.get(other, 0) for worker in self.world.workers.values())
+                for other in self.world.names_of(sight.task_id)
             )
         return sight
 
@@ -267,6 +265,15 @@ class World:
         sent.arrived = True
         sent.effect()
 
+    def names_of(self, task_id: str) -> set[str]:
+        """The containers of a task that ever started anywhere, by name."""
+        return {
+            name
+            for worker in self.workers.values()
+            for name in worker.starts
+            if task_of(name) == task_id
+        }
+
     # ---------------------------------------------------------------- asking
 
     def ask(self, verb: str, work: Coroutine[Any, Any, Any], task_id: str = "") -> Any:
@@ -277,17 +284,18 @@ class World:
             answer = Answer.OK
         except CloudaiError as error:
             answer, task_id = Answer.FAILED, str(error.details.get("task_id", task_id))
-        task = result[0] if isinstance(result, tuple) else result
-        self.history.operations.append(
-            Operation(
-                verb=verb,
-                began=began,
-                ended=self.loop.time(),
-                answer=answer,
-                task_id=task.id if isinstance(task, Task) else task_id,
+        made = result[0] if isinstance(result, tuple) else result
+        for task in made if isinstance(made, list) else [made]:
+            self.history.operations.append(
+                Operation(
+                    verb=verb,
+                    began=began,
+                    ended=self.loop.time(),
+                    answer=answer,
+                    task_id=task.id if isinstance(task, Task) else task_id,
+                )
             )
-        )
-        return task
+        return made
 
     def tasks(self) -> list[Task]:
         return self.do(self.service.tasks(limit=1000))[0]
@@ -330,13 +338,26 @@ class World:
             history.at_the_end[task.id] = told_of(task, self.loop.time())
             if task.assignment is None:
                 continue
-            archive = self.service.archive.read(task.id, task.assignment.number)
-            history.archived[task.id] = b"".join(archive)
-            worker = self.workers[task.assignment.worker_id]
-            if task.assignment.id in worker.written:
-                history.expected[task.id] = worker.written[task.assignment.id]
+            history.archived[task.id] = self._log_of(task.assignment)
+            written = self._written(task.assignment)
+            if written is not None:
+                history.expected[task.id] = written
+            for held in self.service.store.assignments(task.id)[:-1]:
+                written = self._written(held)
+                # One whose end is not known may have been given up, or removed by somebody.
+                if written is None or held.exit_code is None or task.id in history.meddled:
+                    continue
+                history.earlier_archived[held.id] = self._log_of(held)
+                history.earlier_expected[held.id] = written
         history.left = {name: tuple(w.containers) for name, w in self.workers.items()}
         return history
+
+    def _log_of(self, held: Assignment) -> bytes:
+        return b"".join(self.service.archive.read(held.task_id, held.number))
+
+    def _written(self, held: Assignment) -> bytes | None:
+        """What its job wrote; ``None`` where it wrote nothing."""
+        return self.workers[held.worker_id].written.get(held.id)
 
     def close(self) -> None:
         try:
@@ -369,6 +390,7 @@ def told_of(task: Task, at: float) -> Told:
         reason=task.reason,
         container_id=held.container_id if held else None,
         assignment=held.id if held else "",
+        lost=held.lost if held else False,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -135,6 +136,18 @@ async def test_a_good_life(a_bench):
         assert await bench.log(task) == b"one\ntwo\n"
         assert not bench.workers["w1"].containers
         assert bench.workers["w1"].starts[task.assignment.id] == 1
+
+
+async def test_an_effect_that_is_called_off_before_it_began_is_let_go(a_bench):
+    async def effect() -> None:
+        raise AssertionError("it began")
+
+    async with a_bench().running() as bench:
+        work = effect()
+        bench.controller._do("task-1-x", work)
+        bench.controller._busy["task-1-x"].cancel()
+        await until(lambda: not bench.controller._busy, "it is over")
+        assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
 
 
 async def test_a_task_that_changed_while_it_was_read_is_left_to_the_next_pass(a_bench):

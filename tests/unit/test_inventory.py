@@ -290,7 +290,10 @@ def test_many_ranges_are_not_millions_of_workers(monkeypatch: pytest.MonkeyPatch
     assert lines(text)[-1].endswith("more than 15000 workers")
 
 
-keys = (*TOP_KEYS, *(key for path in KEYS for key in path), "labels", "x", "g[1:3]", "{n}", "{id}")
+keys = (
+    *(*TOP_KEYS, *(key for path in KEYS for key in path), "labels", "x", "g[1:3]", "{n}", "{id}"),
+    *(*SCHEDULING, *QUOTA, "6h", "-1"),
+)
 marks = (
     *(
         ": ",
