@@ -235,6 +235,24 @@ def test_who_has_the_cores_the_largest_first_and_the_rest_together():
     ]
 
 
+def test_everything_that_is_lacking_is_told():
+    place = a_place(cpus=4, gpus=(gpu(0), gpu(1)), tasks=(held("task-9", 0),))
+    assert reasons([place], an_ask(cpus=4, gpus=2)) == [
+        "gpu1: 3 of 4 CPUs free, 1 held by task-9 (ann); 1 of 2 GPUs free, 1 held by task-9 (ann)"
+    ]
+
+
+def test_a_worker_of_which_more_is_held_than_there_is():
+    """As after its memory was taken out, or an edit of the inventory."""
+    place = a_place(cpus=4, tasks=(held("task-9"),))
+    place.free.cpu = -1000
+    place.free.memory = -1
+    assert reasons([place], an_ask(cpus=1)) == [
+        "gpu1: 0 of 4 CPUs free, 1 held by task-9 (ann), 3 kept back for the system;"
+        " 0 of 64 GB of memory free, 1 held by task-9 (ann), 63 kept back or used outside cloudai"
+    ]
+
+
 def test_memory_that_others_use_is_told():
     place = a_place(available=3.25, tasks=(held("task-9"),))
     assert reasons([place], an_ask(memory=4)) == [
@@ -405,7 +423,9 @@ def test_a_group_says_how_many_of_it_would_fit():
 
 
 def test_a_group_of_which_nothing_fits_lacks_what_one_of_it_lacks():
-    _, line = told([a_place()], *a_group(2, cpus=17))
+    found, line = told([a_place()], *a_group(2, cpus=17))
+    most = "asking for at most 16 CPUs: no worker it may go to has more"
+    assert (found.would_fit, found.ahead) == ((most,), 0)
     assert line == "gpu1: Insufficient CPU: worker has 16.0 available, task requires 17.0"
 
 

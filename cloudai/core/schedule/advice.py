@@ -134,11 +134,13 @@ def earliest(board: Board, ask: Ask) -> Keep | None:
 
 def would_fit(board: Board, ask: Ask) -> list[str]:
     """What could be changed so that it fits, nearest first."""
-    if not len(board.workers) or ask.group is not None:
+    if not len(board.workers):
         return []
     if not board.workers.large_enough(board.need(ask.shape)).any():
         closed = _closed(board, ask)
         return [*closed, *(_relaxed(board, ask) or _never(board, ask, bool(closed)))]
+    if ask.group is not None:
+        return _closed(board, ask)
     return [
         *_fewer_gpus(board, ask),
         *_preempting(board, ask),

@@ -4,7 +4,7 @@ says so."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -292,12 +292,25 @@ def in_detail(board: Board, ask: Ask, i: int, now: float) -> str:
     """The same, with who has what it lacks."""
     if words := _shut(board, ask, i):
         return words
-    free, shape = board.workers.free[i], ask.shape
-    lack = free.lacks(shape.resources, shape.wish) if free is not None else None
-    if free is not None and lack is not None:
-        running = board.workers.running[i]
-        return who_has(lack[0], free, running, shape.resources.gpu_milli, shape.wish)
-    return _kept_from(board, ask, i, now)
+    free, shape, running = board.workers.free[i], ask.shape, board.workers.running[i]
+    told = [
+        who_has(what, free, running, shape.resources.gpu_milli, shape.wish)
+        for what, part in _parts(shape.resources)
+        if free is not None and (lack := free.lacks(part, shape.wish)) and lack[0] == what
+    ]
+    return "; ".join(told) or _kept_from(board, ask, i, now)
+
+
+def _parts(need: Resources) -> tuple[tuple[str, Resources], ...]:
+    """Each thing that is needed, as it is called where it lacks, alone: of the others not even
+    what was given too much counts."""
+    much = Resources(cpu_milli=-(2**62), memory=-(2**62), storage=-(2**62))
+    return (
+        ("CPU", replace(much, cpu_milli=need.cpu_milli)),
+        ("memory", replace(much, memory=need.memory)),
+        ("storage", replace(much, storage=need.storage)),
+        ("GPU", replace(much, gpu_milli=need.gpu_milli)),
+    )
 
 
 def _shut(board: Board, ask: Ask, i: int) -> str:
