@@ -82,6 +82,8 @@ class Service:
     ) -> None:
         self.home = home
         self.changed = changed
+        self.allow: Callable[[Sequence[TaskSpec]], None] = lambda specs: None
+        """Raises for what its user may never have, whatever is free; set by who knows quotas."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self.store: Store
         self.vault = Vault(home / "vault")
@@ -156,6 +158,8 @@ class Service:
         are in the vault before the task is in the store. Raises ``InvalidInput``.
         """
         spec, env = read_request(body, default_user=default_user)
+        if not direct:
+            self.allow([spec])
         task = self._new(spec, direct)
         if dry_run:
             return task, True
@@ -197,6 +201,7 @@ class Service:
         ``Conflict`` for an idempotency key that made a task of no group."""
         at = now()
         members = read_group(body, default_user=default_user, group=new_id("group", at))
+        self.allow([member.spec for member in members])
         tasks = [self._new(member.spec, direct=False) for member in members]
         if dry_run:
             return tasks, True

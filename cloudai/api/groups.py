@@ -44,8 +44,11 @@ async def submit(request: Request, body: Wanted, dry_run: bool = False) -> JSONR
     )
     shown = group_shape(desk, members)
     if dry_run:
+        where, would_wait = await desk.where(members)
         for one, member in zip(shown["tasks"], members, strict=True):
             one["docker_run"] = desk.preview(member)
+            one["would_start_on"] = where.get(member.id)
+        shown["would_wait"] = would_wait
     return JSONResponse(shown, 201 if created and not dry_run else 200)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from cloudai.controller.desk import FIRST_SIGHT
 from cloudai.controller.orphans import Orphans
 
 from . import shapes
 from .tasks import desk_of, in_full
-from .workers import FIRST_SIGHT
 
 router = APIRouter(prefix="/orphans", tags=["workers"])
 

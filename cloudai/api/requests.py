@@ -34,3 +34,12 @@ GROUP_EXAMPLES: dict[str, Example] = {
         }
     ),
 }
+
+RESERVATION_EXAMPLES: dict[str, Example] = {
+    "for a user": Example(
+        value={"worker_id": "gpu1", "req_cpu": 2.0, "req_gpu": 1.0, "user_id": "ann", "for": "4h"}
+    ),
+    "for a priority": Example(
+        value={"worker_id": "gpu1", "req_gpu": 2.0, "priority": "high", "note": "the demo"}
+    ),
+}

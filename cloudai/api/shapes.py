@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from cloudai.controller.desk import WorkerView
 from cloudai.controller.fleet import free_now
 from cloudai.controller.link import Link, Reach
 from cloudai.controller.orphans import Orphan
-from cloudai.core.capacity import Free, GpuUse, Hold
+from cloudai.controller.sharing import Reserved
+from cloudai.core.capacity import Free, GpuUse
 from cloudai.core.model import (
     GIB,
     Assignment,
     ContainerSight,
     GpuProcess,
     Resources,
+    State,
     Task,
     TaskSpec,
 )
+from cloudai.core.schedule import Why
 from cloudai.engines import Finding, Usage
 
 Json = dict[str, Any]
@@ -128,19 +132,21 @@ def _seen(one: Task, link: Link | None) -> Json:
 # ---------------------------------------------------------------------- workers
 
 
-def worker(link: Link, *, draining: bool, holds: Iterable[Hold] = ()) -> Json:
+def worker(view: WorkerView) -> Json:
     """A worker as in lists. Numbers are as last seen, ``None`` before the first sight."""
+    link = view.link
     spec, sight = link.spec, link.sight
-    free = free_now(link, holds)
+    free = free_now(link, view.holds)
     living = [container for container in link.containers() if container.holds]
     return {
         "worker_id": link.id,
-        "state": _state(link, draining),
-        "reason": link.reason,
+        "state": _state(view),
+        "reason": link.reason or view.set_aside,
         "since": moment(link.since),
         "host": spec.host or ("localhost" if spec.connection == "local" else link.id),
         "labels": dict(spec.labels),
-        "draining": draining,
+        "draining": view.draining,
+        "set_aside": bool(view.set_aside),
         "cpus": _cpus(free),
         "memory": _amounts(free, "memory_gib", available=gib(sight.memory_available))
         if sight
@@ -157,16 +163,19 @@ def worker(link: Link, *, draining: bool, holds: Iterable[Hold] = ()) -> Json:
         }
         if sight
         else None,
+        "kept": [reservation(one) for one in view.reserved],
         "seen_at": moment(link.seen_at),
     }
 
 
-def _state(link: Link, draining: bool) -> str:
-    if link.twin:
+def _state(view: WorkerView) -> str:
+    if view.link.twin:
         return str(Reach.STOPPED)
-    if link.reach is Reach.ACTIVE and draining:
+    if view.link.reach is Reach.ACTIVE and view.draining:
         return "draining"
-    return str(link.reach)
+    if view.link.reach is Reach.ACTIVE and view.set_aside:
+        return "set_aside"
+    return str(view.link.reach)
 
 
 def _cpus(free: Free | None) -> Json:
@@ -227,23 +236,16 @@ def _process(process: GpuProcess, owner: Mapping[str, str]) -> Json:
     }
 
 
-def worker_in_depth(
-    link: Link,
-    *,
-    draining: bool,
-    holds: Iterable[Hold],
-    usage: Mapping[str, Usage],
-    store_id: str,
-) -> Json:
+def worker_in_depth(view: WorkerView, *, usage: Mapping[str, Usage], store_id: str) -> Json:
     """What ``stats`` shows: reservations and whose, the host, the engine."""
-    sight = link.sight
-    skew = None
+    link = view.link
+    sight, skew = link.sight, None
     if sight is not None and link.seen_at is not None:
         skew = round((sight.clock - link.seen_at).total_seconds(), 1)
     return {
-        **worker(link, draining=draining, holds=holds),
+        **worker(view),
         "reservations": [
-            _reservation(container, usage.get(container.id), store_id)
+            _held(container, usage.get(container.id), store_id)
             for container in link.containers()
             if container.holds
         ],
@@ -255,7 +257,7 @@ def worker_in_depth(
     }
 
 
-def _reservation(container: ContainerSight, usage: Usage | None, store_id: str) -> Json:
+def _held(container: ContainerSight, usage: Usage | None, store_id: str) -> Json:
     return {
         "task_id": container.task_id,
         "user_id": container.user_id,
@@ -270,6 +272,66 @@ def _reservation(container: ContainerSight, usage: Usage | None, store_id: str) 
         "phase": str(container.phase),
         "cpu_percent": usage.cpu_percent if usage else None,
         "memory_used": gib(usage.memory) if usage else None,
+    }
+
+
+# ---------------------------------------------------------------------- the scheduler
+
+
+def reservation(one: Reserved) -> Json:
+    """A part of a worker that is kept, with what its owner uses of it and what is lent."""
+    kept = one.reservation
+    return {
+        "reservation_id": kept.id,
+        "worker_id": kept.worker_id,
+        "user_id": kept.user_id,
+        "priority": kept.priority,
+        **_amounts_of(kept.resources),
+        "used": _amounts_of(one.lending.used),
+        "lent": _amounts_of(one.lending.lent),
+        "until": moment(kept.until),
+        "created_at": moment(kept.created_at),
+        "created_by": kept.created_by,
+        "note": kept.note,
+    }
+
+
+def _amounts_of(amount: Resources) -> Json:
+    return {
+        "req_cpu": amount.cpus,
+        "req_memory": gib(amount.memory),
+        "req_storage": gib(amount.storage),
+        "req_gpu": amount.gpus,
+    }
+
+
+def why(one: Task, found: Why | None) -> Json:
+    """Why a task waits; of one that does not, how it stands."""
+    found = found or Why(task_id=one.id)
+    start = None if found.start is None else datetime.fromtimestamp(found.start, UTC)
+    shown = one.assignment if one.state.assigned or one.state.final else None
+    return {
+        "task_id": one.id,
+        "status": str(one.state),
+        "waits": one.state is State.QUEUED,
+        "worker_id": shown.worker_id if shown else None,
+        "started_at": moment(one.started_at),
+        "completed_at": moment(one.completed_at),
+        "reason": one.stop_reason or one.reason,
+        "asks": found.asks,
+        "held": found.held,
+        "fits": list(found.fits),
+        "reasons": [
+            {"workers": list(because.workers), "reason": because.reason}
+            for because in found.reasons
+        ],
+        "ahead": found.ahead,
+        "next_task": found.next_task or None,
+        "next_user": found.next_user or None,
+        "turn": found.turn,
+        "would_fit": list(found.would_fit),
+        "start": moment(start),
+        "start_on": found.start_on or None,
     }
 
 

@@ -74,7 +74,14 @@ async def submit(request: Request, body: Wanted, dry_run: bool = False) -> Respo
         body, default_user=request.app.state.default_user, dry_run=dry_run
     )
     if dry_run:
-        shown = {**shape(desk, task), "docker_run": desk.preview(task), "events": []}
+        where, would_wait = await desk.where([task])
+        shown = {
+            **shape(desk, task),
+            "docker_run": desk.preview(task),
+            "events": [],
+            "would_start_on": where.get(task.id),
+            "would_wait": would_wait,
+        }
         return JSONResponse(shown, 200)
     return JSONResponse(await in_full(desk, task), 201 if created else 200)
 
@@ -122,6 +129,15 @@ async def show(
     if until is not None:
         task = await desk.controller.wait_for(task.id, conditions[until], timeout=timeout)
     return await in_full(desk, task)
+
+
+@router.get("/{task_id}/why")
+async def why(request: Request, task_id: str) -> shapes.Json:
+    """What keeps a task waiting, worker by worker; of one that does not wait, how it stands."""
+    desk = desk_of(request)
+    task = await desk.service.find(task_id)
+    found = await desk.why(task)
+    return shapes.why(await desk.service.find(task.id), found)
 
 
 @router.patch("/{task_id}/cancel")

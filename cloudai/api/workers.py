@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
-from cloudai.controller.desk import WorkerView, has_left_starting, why_dispatch_failed
+from cloudai.controller.desk import FIRST_SIGHT, WorkerView, has_left_starting, why_dispatch_failed
 from cloudai.controller.link import Reach
 from cloudai.core.model import State, WorkerSpec
 from cloudai.inventory import check_worker
@@ -19,9 +19,6 @@ from .tasks import LONGEST_WAIT, Wanted, desk_of, in_full
 router = APIRouter(prefix="/workers", tags=["workers"])
 on_tasks = APIRouter(prefix="/tasks/workers", tags=["workers"])
 """Seed 003's paths."""
-
-FIRST_SIGHT = 5.0
-"""Seconds a list of workers waits for those not tried yet, after a start."""
 
 
 class Registration(BaseModel):
@@ -41,7 +38,7 @@ class Registration(BaseModel):
 
 
 def shape(view: WorkerView) -> shapes.Json:
-    return shapes.worker(view.link, draining=view.draining, holds=view.holds)
+    return shapes.worker(view)
 
 
 async def _all(request: Request, *, refresh: bool = False) -> list[WorkerView]:
@@ -85,13 +82,7 @@ async def show(request: Request, worker_id: str) -> shapes.Json:
     """One in depth: reservations and whose, each GPU, processes also of others."""
     desk = desk_of(request)
     view, usage = await desk.worker(worker_id)
-    return shapes.worker_in_depth(
-        view.link,
-        draining=view.draining,
-        holds=view.holds,
-        usage=usage,
-        store_id=desk.service.store.id,
-    )
+    return shapes.worker_in_depth(view, usage=usage, store_id=desk.service.store.id)
 
 
 @router.post("/", status_code=201)

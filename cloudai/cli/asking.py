@@ -136,16 +136,18 @@ _FLAGS = {
 
 
 @contextmanager
-def as_typed(session: Session) -> Iterator[None]:
-    """A refusal names the flag that was typed, where the API names the field it sent."""
+def as_typed(session: Session, flags: Mapping[str, str] | None = None) -> Iterator[None]:
+    """A refusal names the flag that was typed, where the API names the field it sent.
+    ``flags``: of another command than ``task``."""
+    known = _FLAGS if flags is None else flags
     from cloudai.core.errors import InvalidInput
 
     try:
         yield
     except InvalidInput as error:
         field = re.match(r"(?:tasks\[0\]\.)?(\w+)(?:\[\d+\])?: ", error.message)
-        if field and field[1] in _FLAGS and not session.json:
-            error.message = f"{_FLAGS[field[1]]}: {error.message[field.end() :]}"
+        if field and field[1] in known and not session.json:
+            error.message = f"{known[field[1]]}: {error.message[field.end() :]}"
         raise
 
 

@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "monitor": ("monitor", "Watch a task live until it ends, or any key is pressed."),
         "logs": ("logs", "Print what a task wrote, byte for byte."),
         "queue": ("tasks", "List what waits, and why."),
+        "why": ("why", "Tell why a task waits, worker by worker."),
         "tasks": ("tasks", "List tasks, newest first."),
         "show": ("tasks", "Tell one task's whole story."),
         "cancel": ("ending", "Stop tasks: politely, then by force."),
@@ -45,6 +46,13 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "drain": ("workers", "Give a worker no new tasks."),
         "resume": ("workers", "Give a drained worker tasks again."),
         "orphans": ("orphans", "List containers of no known task; adopt, stop, forget."),
+    },
+    "Scheduler": {
+        "reserve": ("reserve", "Keep a part of a worker for somebody's tasks."),
+        "reservations": ("reserve", "List what is kept for whom, and how much of it is used."),
+        "unreserve": ("reserve", "Give reservations back."),
+        "resource-sharing": ("reserve", "The same by other names."),
+        "distribute": ("distribute", "See how tasks spread over the workers; try a strategy."),
     },
     "Controller": {
         "controller": ("controller", "Run, start, stop and see the controller."),

@@ -68,6 +68,11 @@ def preview_group(group: Group) -> None:
     say(preview(group["tasks"][0]))
     say()
     say(f"Nothing was queued (--dry-run); it would be {_size(group)}")
+    for task in group["tasks"]:
+        if worker := task.get("would_start_on"):
+            say(f"  rank {task['group_rank']} would start on {worker} now")
+    if why := group.get("would_wait"):
+        say(f"  it would wait: {why}")
 
 
 def _tell(group: Group, *, known: bool) -> None:

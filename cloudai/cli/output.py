@@ -45,6 +45,16 @@ def say(text: object = "") -> None:
     print(clean_block(text))
 
 
+def say_in(style: str, text: object) -> None:
+    """A line on stdout, in a colour where colours are welcome."""
+    if not style or not with_colours():
+        say(text)
+        return
+    from rich.text import Text
+
+    rich_console().print(Text(clean_block(text), style=style), soft_wrap=True)
+
+
 def tell(text: object) -> None:
     """A line on stderr: for people, never part of the answer."""
     print(clean_block(text), file=sys.stderr)

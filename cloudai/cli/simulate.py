@@ -65,7 +65,10 @@ Asked = Mapping[str, Any]
 )
 @click.option("--until", metavar="TIME", help="Stop so long after the first submission.")
 @click.option(
-    "--plot", metavar="FILE.svg", type=click.Path(path_type=Path), help="Draw it to a file, too."
+    "--plot",
+    metavar="FILE.svg",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Draw it to a file, too.",
 )
 @click.option(
     "--place-or-drop",
@@ -127,6 +130,8 @@ def _check(asked: Asked) -> None:
         raise click.UsageError("--since goes with --history.")
     if asked["place_or_drop"] and (asked["until"] or asked["plot"]):
         raise click.UsageError("--until and --plot do not go with --place-or-drop.")
+    if asked["plot"] and not asked["plot"].absolute().parent.is_dir():
+        raise click.UsageError(f"--plot: there is no folder {asked['plot'].parent}.")
 
 
 def _strategies(names: Sequence[str]) -> list[Strategy]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .output import Column, columns, print_table, say
-from .wording import NOTHING, long_span, span
+from .wording import NOTHING, long_span
 
 if TYPE_CHECKING:
     from cloudai.simulate import Filling, Fleet, Summary, Trace
@@ -22,6 +22,8 @@ def print_replays(trace: Trace, fleet: Fleet, rows: Sequence[Summary]) -> None:
     _print_about(trace, fleet)
     if rows:
         _print_counts(rows[0].not_counted, "not replayed")
+        if rows[0].at_limit:
+            say(f"       {rows[0].at_limit} ran into their time limit, which ends them")
     say()
     _print_waits(rows)
     say()
@@ -63,7 +65,7 @@ def _print_waits(rows: Sequence[Summary]) -> None:
         Column("MEDIAN", right=True),
         Column("95%", right=True),
         Column("SLOWDOWN", right=True),
-        Column("95%", right=True),
+        Column("SLOWDOWN 95%", right=True),
         Column("MAKESPAN", right=True),
     ]
     print_table(
@@ -111,7 +113,9 @@ def _print_use(rows: Sequence[Summary]) -> None:
 
 
 def _seconds(value: float | None) -> str:
-    return NOTHING if value is None else span(value)
+    from cloudai.core.units import show_duration
+
+    return NOTHING if value is None else show_duration(value)
 
 
 def _number(value: float | None) -> str:
@@ -155,7 +159,7 @@ def print_fillings(trace: Trace, fleet: Fleet, found: Sequence[Filling], *, seed
     ]
     if is_published_list(trace, fleet) and marks == (1.0, 1.3):
         rows += [
-            [f"paper: {name}", *(f"{value:.2f}" for value in values), NOTHING]
+            [f"paper:{name}", *(f"{value:.2f}" for value in values), NOTHING]
             for name, values in PUBLISHED.items()
         ]
     print_table(heads, rows)

@@ -8,6 +8,7 @@ import click
 
 from .options import common, worker_argument
 from .output import Column, Styled, print_fields, print_table, say
+from .reserve import standing, whose
 from .session import Session
 from .terminal import clean
 from .wording import NOTHING, age, amount, local
@@ -68,8 +69,16 @@ def _fields(worker: Worker) -> list[tuple[str, object]]:
         ("Clock", _skew(worker.get("clock_skew"))),
         ("Watched by", {"api": "its Engine API", "cli": "its docker CLI"}.get(_watching(worker))),
         ("Tasks", worker["tasks"]),
+        *[("Kept", _kept(one)) for one in worker.get("kept", ())],
         ("Seen", local(worker["seen_at"]) if worker["seen_at"] else "never"),
     ]
+
+
+def _kept(one: dict[str, Any]) -> str:
+    """One reservation there."""
+    until = f"until {local(one['until'])}" if one["until"] else "until it is given back"
+    told = f"{standing(one)} for {whose(one)} {until}"
+    return f"{told}: {one['note']}" if one["note"] else told
 
 
 def _watching(worker: Worker) -> str:

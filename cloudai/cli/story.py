@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from .output import Column, folded, print_fields, print_table, say
-from .wording import NOTHING, amount, clock, is_final, long_span, since, took
+from .wording import NOTHING, amount, clock, is_final, long_span, priority_of, since, took
 
 Task = dict[str, Any]
-NORMAL = 50
-_WORDS = {25: "low", NORMAL: "normal", 75: "high", 100: "urgent"}
 
 
 def print_story(task: Task) -> None:
@@ -102,7 +100,7 @@ def _wishes(task: Task) -> list[tuple[str, object]]:
     """What it asks of the scheduler: only what it asked."""
     memory = task.get("gpu_memory")
     return [
-        ("Priority", _priority(task.get("priority", NORMAL))),
+        ("Priority", priority_of(task)),
         ("Strategy", task.get("strategy")),
         ("Nodes", " or ".join(task.get("nodes", ()))),
         ("GPU model", task.get("gpu_model")),
@@ -116,14 +114,6 @@ def _wishes(task: Task) -> list[tuple[str, object]]:
         ("Not before", clock(task["not_before"]) if task.get("not_before") else None),
         ("Group", _group(task)),
     ]
-
-
-def _priority(number: int) -> str | None:
-    """``high (75)``, ``60``; nothing for the normal one."""
-    if number == NORMAL:
-        return None
-    word = _WORDS.get(number)
-    return f"{word} ({number})" if word else str(number)
 
 
 def _retries(task: Task) -> str | None:

@@ -57,7 +57,7 @@ def task_command(ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, *
         return _go_on_with_group(session, answer, wait=asked["wait"], dry_run=dry_run)
     task: Task = answer.data
     if dry_run:
-        session.show(task, lambda task: _preview(task, "Nothing was queued (--dry-run)"))
+        session.show(task, lambda task: _preview(task, f"{dry_run_of(task)} (--dry-run)"))
         return 0
     done = f"queued for {task['target']}" if task["target"] else "queued"
     words_for_it = f"✅ Task {task['task_id']} {KNOWN if answer.status == 200 else done}"
@@ -186,6 +186,15 @@ def _check_reach(task: Task) -> None:
             task_id=task_id,
             worker=worker,
         )
+
+
+def dry_run_of(task: Task) -> str:
+    """That nothing was queued, and where it would go now."""
+    if worker := task.get("would_start_on"):
+        return f"Nothing was queued; it would start on {worker} now"
+    if why := task.get("would_wait"):
+        return f"Nothing was queued; it would wait: {why}"
+    return "Nothing was queued"
 
 
 def _preview(task: Task, line: str) -> None:

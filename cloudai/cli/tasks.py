@@ -9,7 +9,7 @@ import click
 from .options import common, complete_tasks, complete_workers, task_argument
 from .output import Column, Styled, on_terminal, print_table, say, tell
 from .session import Session
-from .wording import NOTHING, age, span, took
+from .wording import NOTHING, age, priority_of, span, took
 
 Task = dict[str, Any]
 STATES = ("queued", "starting", "running", "stopping", "completed", "failed", "cancelled")
@@ -22,6 +22,7 @@ STYLES = {
     "starting": "cyan",
 }
 PAGE = 100
+WAITS = "waiting for the scheduler"
 
 
 @click.command()
@@ -72,10 +73,16 @@ def _print_queue(answer: dict[str, Any]) -> None:
 
 
 def _why(task: Task) -> str:
+    """Why it waits, after what sets it apart from others: its priority, its group."""
     if task["status"] == "starting":
         return f"on {task['worker_id']}: {task.get('phase') or 'starting'}"
-    target = f"for {task['target']}: " if task.get("target") else ""
-    return target + (task.get("reason") or "waiting for the scheduler")
+    priority = priority_of(task)
+    before = [f"priority {priority}"] if priority else []
+    if task.get("group"):
+        before.append(f"{task['group_rank'] + 1} of {task['group_size']} of {task['group']}")
+    if task.get("target"):
+        before.append(f"for {task['target']}")
+    return ": ".join(filter(None, (", ".join(before), task.get("reason") or WAITS)))
 
 
 @click.command()

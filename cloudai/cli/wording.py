@@ -102,6 +102,19 @@ def took(task: Task) -> float | None:
     return ((end or datetime.now().astimezone()) - start).total_seconds()
 
 
+NORMAL = 50
+_PRIORITIES = {25: "low", 75: "high", 100: "urgent"}
+
+
+def priority_of(task: Task) -> str | None:
+    """``high (75)``, ``60``; nothing for the normal one."""
+    number = task.get("priority", NORMAL)
+    if number == NORMAL:
+        return None
+    word = _PRIORITIES.get(number)
+    return f"{word} ({number})" if word else str(number)
+
+
 FINAL = ("completed", "failed", "cancelled")
 
 

@@ -19,15 +19,22 @@ from .output import (
     rich_console,
     say,
 )
+from .reserve import what, whose
 from .session import Session
 from .terminal import clean
-from .wording import NOTHING, amount, since
+from .wording import NOTHING, amount, local, since
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 Worker = dict[str, Any]
-STYLES = {"active": "green", "draining": "yellow", "unreachable": "red", "stopped": "red"}
+STYLES = {
+    "active": "green",
+    "draining": "yellow",
+    "set_aside": "yellow",
+    "unreachable": "red",
+    "stopped": "red",
+}
 REDRAW_EVERY = 2.0
 """Seconds."""
 
@@ -104,13 +111,23 @@ def state_of(worker: Worker) -> str:
 
 
 def _away(worker: Worker) -> str:
-    there = worker["state"] in ("active", "draining")
+    there = worker["state"] in ("active", "draining", "set_aside")
     return "" if there else since(worker["since"])
 
 
 def _note(worker: Worker) -> str:
     """Why it stands as it does, in a line."""
-    return ": ".join(filter(None, (_away(worker), worker["reason"], worker.get("gpu_trouble"))))
+    told = ": ".join(filter(None, (_away(worker), worker["reason"], worker.get("gpu_trouble"))))
+    return "; ".join(filter(None, (told, *_kept(worker))))
+
+
+def _kept(worker: Worker) -> list[str]:
+    """What of it is reserved, a line each."""
+    return [f"{what(one)} kept for {whose(one)}{_until(one)}" for one in worker.get("kept", ())]
+
+
+def _until(reservation: dict[str, Any]) -> str:
+    return f" until {local(reservation['until'])}" if reservation["until"] else ""
 
 
 def _drawing(workers: list[Worker]) -> Group:
@@ -126,7 +143,7 @@ def _drawing(workers: list[Worker]) -> Group:
     below = [
         f"{worker['worker_id']}: {why}"
         for worker in workers
-        for why in (worker["reason"], worker.get("gpu_trouble"))
+        for why in (worker["reason"], worker.get("gpu_trouble"), *_kept(worker))
         if why
     ]
     if any(worker["gpus"] for worker in workers):

@@ -33,6 +33,7 @@ from cloudai.core.lifecycle import StopAsked
 from cloudai.core.lost import marked_lost
 from cloudai.core.model import Assignment, OnLost, State, Task, WorkerSpec
 from cloudai.core.request import OF_THE_QUEUE
+from cloudai.core.schedule import Why
 from cloudai.core.symptoms import TELLING, symptom
 from cloudai.crash import point
 from cloudai.engines import Engine, Finding, Order, Usage
@@ -44,11 +45,14 @@ from .fleet import holds_by_worker
 from .home import examine_home
 from .link import Link, Reach
 from .loop import Controller
+from .sharing import Reserved
 
 log = logging.getLogger(__name__)
 
 FRESH = timedelta(seconds=5)
 """How old what is known of a worker may be before a list of workers has it looked at again."""
+FIRST_SIGHT = 5.0
+"""Seconds somebody waits, after a start, for workers that were not tried yet."""
 LOOK_WITHIN = 15.0
 """Seconds somebody waits for a worker to be looked at; an nvidia-smi that hangs takes ten."""
 
@@ -61,11 +65,14 @@ class HostKeys(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A link with what the store knows beside it."""
+    """A link with what the store and the scheduler know beside it."""
 
     link: Link
     draining: bool
     holds: Sequence[Hold]
+    set_aside: str = ""
+    """Why it is given no tasks for a while, where nothing could be started there."""
+    reserved: Sequence[Reserved] = ()
 
 
 class Desk:
@@ -154,8 +161,14 @@ class Desk:
 
     async def view(self, link: Link) -> WorkerView:
         active = await self.service.in_thread(self.service.store.active)
-        holds = holds_by_worker(active).get(link.id, [])
-        return WorkerView(link, link.id in self.controller.draining, holds)
+        controller, holds = self.controller, holds_by_worker(active).get(link.id, [])
+        return WorkerView(
+            link,
+            link.id in controller.draining,
+            holds,
+            controller.setbacks.set_aside().get(link.id, ""),
+            self.reservations(link.id),
+        )
 
     async def worker(self, worker_id: str) -> tuple[WorkerView, Mapping[str, Usage]]:
         """One in depth: probed now, with what its containers use. As last seen when it cannot
@@ -202,6 +215,46 @@ class Desk:
             inventory_error=self.controller.inventory_error,
             workers=len(self.controller.fleet.workers()),
         )
+
+    # ---------------------------------------------------------------- the scheduler asked
+
+    async def why(self, task: Task) -> Why | None:
+        """Everything that keeps a task waiting; ``None`` for one that does not wait."""
+        if task.state is not State.QUEUED:
+            return None
+        try:
+            return self.controller.planner.why(task.id, now())
+        except KeyError:
+            # It came a moment ago, or goes somewhere just now.
+            await self.controller.whole_pass(LOOK_WITHIN)
+        try:
+            return self.controller.planner.why(task.id, now())
+        except KeyError:
+            return None
+
+    async def where(self, tasks: Sequence[Task]) -> tuple[Mapping[str, str], str]:
+        """Where tasks that are not queued would go now, by id, or why they would wait."""
+        links = self.controller.fleet.workers()
+        connecting = any(link.reach is Reach.CONNECTING for link in links)
+        await self.settled(FIRST_SIGHT)
+        if connecting or not self.controller.has_looked:
+            await self.controller.whole_pass(LOOK_WITHIN)
+        return self.controller.planner.where(tasks, now())
+
+    def reservations(self, worker_id: str | None = None) -> list[Reserved]:
+        """All that hold, or those on one worker, with what is used and lent of each."""
+        return self.controller.sharing.told(self.controller.planner.board, now(), worker_id)
+
+    async def reserve(self, body: Mapping[str, object], *, default_user: str) -> Reserved:
+        """Keeps a part of a worker; see ``Sharing.reserve``."""
+        made = await self.controller.sharing.reserve(
+            body, default_user=default_user, patience=LOOK_WITHIN
+        )
+        return next(one for one in self.reservations() if one.reservation.id == made.id)
+
+    async def unreserve(self, reservation_id: str) -> None:
+        """Gives it back. Raises ``NotFound``."""
+        await self.controller.sharing.give_back(reservation_id)
 
     # ---------------------------------------------------------------- registering
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from cloudai.core.errors import CloudaiError, WorkerNotFound
+from cloudai.core.errors import CloudaiError, Insufficient, WorkerNotFound
 from cloudai.core.lifecycle import Placed, StopAsked
 from cloudai.core.lost import given_up
-from cloudai.core.model import ContainerSight, State, Task, WorkerSpec
+from cloudai.core.model import ContainerSight, Resources, State, Task, TaskSpec, WorkerSpec
 from cloudai.core.policy import Policy
 from cloudai.core.reconcile import Sighting, Wait, reconcile
-from cloudai.core.schedule import Reservation
+from cloudai.core.schedule import never_within
 from cloudai.crash import point
 from cloudai.engines import Engine
 from cloudai.inventory import InventoryFile
@@ -35,6 +35,7 @@ from .groups import Groups
 from .link import Link, Reach
 from .planning import Planner
 from .setbacks import Setbacks
+from .sharing import Sharing
 from .signals import Signal, wait
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Controller:
         self.collector = Collector(service.archive, self.fleet.get)
         self.planner = Planner(self.fleet)
         self.groups = Groups()
+        self.sharing = Sharing(service, self.fleet, changed=self.wake)
         self.setbacks = Setbacks()
         self.effects = Effects(
             service,
@@ -99,6 +101,9 @@ class Controller:
         self.draining: set[str] = set()
         self.inventory_error: str | None = None
         self._wake = asyncio.Event()
+        self._begun = self._done = 0
+        """Passes."""
+        self._passed = Signal()
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._touched: dict[str, float] = {}
@@ -111,6 +116,7 @@ class Controller:
         self.idle_since = time.monotonic()
         """Since when nothing is queued or on a worker; moved on by every pass that has work."""
         service.changed = self._task_changed
+        service.allow = self._allow
 
     # ---------------------------------------------------------------- waking and waiting
 
@@ -148,11 +154,25 @@ class Controller:
                 return task
             await ear.wait(left)
 
+    async def whole_pass(self, timeout: float) -> None:
+        """Waits, at most so many seconds, for a pass that begins after this was asked."""
+        wanted, deadline = self._begun + 1, time.monotonic() + timeout
+        while self._done < wanted and (left := deadline - time.monotonic()) > 0:
+            ear = self._passed.listen()
+            self.wake()
+            await ear.wait(left)
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether it has planned at all since it began."""
+        return self._done > 0
+
     # ---------------------------------------------------------------- the loop
 
     async def begin(self) -> None:
         """Knows its workers; call it before anybody may ask."""
         self.draining = await self.service.in_thread(self.service.store.draining)
+        await self.sharing.load()
         self.follow_inventory()
         active, _ = await self.service.unfinished()
         for task in active:
@@ -166,8 +186,11 @@ class Controller:
         try:
             while True:
                 self._wake.clear()
+                self._begun += 1
                 try:
                     await self._pass()
+                    self._done = self._begun
+                    self._passed.fire()
                 except CloudaiError as error:
                     log.error("pass given up, tried again: %s", error)
                     await asyncio.sleep(TICK)
@@ -288,7 +311,7 @@ class Controller:
             active,
             store_id=self.service.store.id,
             closed=self._closed(),
-            reserved=self.reserved(),
+            reserved=self.sharing.by_worker(moment),
         )
         self.planner.queue(waiting, active, self._refusals(), moment)
         if waiting:
@@ -310,14 +333,19 @@ class Controller:
             log.info("%s: %s", task.id, why)
             await self.service.record(task, StopAsked(at=now(), reason=why, requeue=True))
 
-    def reserved(self) -> dict[str, list[Reservation]]:
-        """Parts of workers that are kept for somebody."""
-        return {}
-
     def _peers(self, task: Task) -> tuple[str, ...]:
         """The addresses of the workers of a task's group, by rank."""
         links = [self.fleet.get(worker) for worker in self.groups.workers(task, self._active)]
         return tuple(link.engine.address if link else "" for link in links)
+
+    def _allow(self, specs: Sequence[TaskSpec]) -> None:
+        """Raises ``Insufficient`` for what would wait for ever, over its user's quota."""
+        user, whole = specs[0].user_id, sum((spec.resources for spec in specs), Resources())
+        if never := never_within(self.policy.quota(user), whole, len(specs)):
+            raise Insufficient(
+                f"Over the quota of {user}, whatever is free: {never}",
+                hint="quotas stand under `scheduling:` in the inventory",
+            )
 
     def _closed(self) -> dict[str, str]:
         """Workers that take no tasks though they can be reached, and why."""

@@ -157,21 +157,36 @@ class Planner:
         """Everything that keeps a task waiting. Raises ``KeyError`` for one that does not."""
         return why(self.board, task_id, now.timestamp())
 
-    def where(self, task: Task, now: datetime) -> tuple[str | None, str]:
-        """Where a task that is not in the queue would go now, or why nowhere; it stays as it
-        was. It comes after everything that waits."""
-        ask = ask_of(task, len(self._positions), kind=kind_of(task.spec))
-        self.board.add(ask, now.timestamp())
+    def where(self, tasks: Sequence[Task], now: datetime) -> tuple[dict[str, str], str]:
+        """Where tasks that are not in the queue would go now, one alone or all of a group: by
+        id, or none of them and why. All stays as it was. They come after everything that
+        waits."""
+        asks = [ask_of(task, len(self._positions), kind=kind_of(task.spec)) for task in tasks]
+        for ask in asks:
+            self.board.add(ask, now.timestamp())
         try:
-            if over := self.board.shares.over_quota(ask.user, ask.shape.resources):
-                return None, f"over the quota of {ask.user}: {over}"
-            need = self.board.need(ask.shape)
-            i = self.board.finder.find(ask, need, now.timestamp())
-            if i is not None:
-                return self.board.workers.places[i].worker_id, ""
-            return None, in_one_line(self.board, ask, now.timestamp())
+            places = self.board.workers.places
+            found = self._where(asks, now.timestamp())
+            if found is not None:
+                return {task: places[i].worker_id for task, i in found.items()}, ""
+            return {}, in_one_line(self.board, asks[0], now.timestamp())
         finally:
-            self.board.remove(ask.id)
+            for ask in asks:
+                self.board.remove(ask.id)
+
+    def _where(self, asks: list[Ask], now: float) -> dict[str, int] | None:
+        if len(asks) > 1:
+            return self.board.lay_out(asks)
+        ask = asks[0]
+        if self.board.shares.over_quota(ask.user, ask.shape.resources):
+            return None
+        i = self.board.finder.find(ask, self.board.need(ask.shape), now)
+        return None if i is None else {ask.id: i}
+
+    def user_of(self, task_id: str) -> str:
+        """Whose a waiting task is; empty for one that does not wait."""
+        ask = self._asks.get(task_id)
+        return ask.user if ask is not None else ""
 
     def could_go(self, task: Task) -> set[str]:
         """Open workers on which the task would fit if nothing else were there."""

@@ -34,6 +34,8 @@ class GpuUse:
     use: Use
     held: int = 0
     tasks: tuple[str, ...] = ()
+    outsiders: tuple[GpuProcess, ...] = ()
+    """Processes on it that compute and are nobody's task."""
 
     @property
     def room(self) -> int:
@@ -155,7 +157,11 @@ class Free:
         """How many of its GPUs are such, whoever has them."""
         if wish == ANY:
             return self.total.gpu_milli // WHOLE
-        return sum(_as_device(use.gpu).suits(wish) for use in self.gpus)
+        return len(self.such(wish))
+
+    def such(self, wish: Wish) -> list[GpuUse]:
+        """Its GPUs that would do, whoever has them."""
+        return [use for use in self.gpus if wish == ANY or _as_device(use.gpu).suits(wish)]
 
     def gpu_room(self, need: int, wish: Wish = ANY) -> int:
         """Thousandths that a request of that kind could get: whole devices, or the best share."""
@@ -173,7 +179,7 @@ class Free:
                 idle += 1
             elif device.room > best and self._may_share(device, share, wish):
                 best = device.room
-        idle = min(idle, self.idle_left)
+        idle = max(0, min(idle, self.idle_left))
         return idle, WHOLE if idle else best
 
     def _may_share(self, device: Device, milli: int, wish: Wish) -> bool:
@@ -306,6 +312,7 @@ def gpu_uses(
             use=_use(gpu, held.get(gpu.uuid, 0), ours, idle_memory),
             held=min(WHOLE, held.get(gpu.uuid, 0)),
             tasks=tuple(tasks.get(gpu.uuid, ())),
+            outsiders=outsiders(gpu, ours),
         )
         for gpu in gpus
     ]

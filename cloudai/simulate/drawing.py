@@ -28,17 +28,17 @@ def as_text(rows: Sequence[Summary], *, width: int = 80) -> list[str]:
     if not drawn:
         return []
     room = max(10, width - LABEL)
+    longest = max(row.makespan for row in drawn)
     lines: list[str] = []
     for key in _keys(drawn, ("gpus", "cpus", "waiting")):
         top = 1.0 if key in ("gpus", "cpus") else _top(drawn, key)
         scale = "100 %" if key in ("gpus", "cpus") else f"{top:,.0f}"
         lines.append(f"{TITLES[key]} (█ is {scale})")
-        lines += [row.name.ljust(LABEL) + spark(row.series[key], top, room) for row in drawn]
+        for row in drawn:
+            wide = max(1, round(room * row.makespan / longest))
+            lines.append((row.name.ljust(LABEL) + spark(row.series[key], top, wide)).rstrip())
         lines.append("")
-    # Only the longest run fills the whole line: each has its own end.
-    ends = {show_duration(row.makespan) for row in drawn}
-    last = ends.pop() if len(ends) == 1 else "its end"
-    lines[-1] = " " * LABEL + "0" + last.rjust(room - 1)
+    lines[-1] = " " * LABEL + "0" + show_duration(longest).rjust(room - 1)
     return lines
 
 

@@ -278,5 +278,5 @@ def _of_processors(n: int, size: int, *, gpus: bool) -> Place:
 
 
 def _number(header: Mapping[str, str], key: str) -> int | None:
-    found = re.match(r"[0-9]{1,9}", header.get(key, ""))
+    found = re.match(r"[0-9]{1,9}", header.get(key, "").replace(",", ""))
     return int(found[0]) if found and int(found[0]) > 0 else None

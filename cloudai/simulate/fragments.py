@@ -23,7 +23,7 @@ class Fragments:
     def __init__(self, board: Board, shapes: Iterable[Shape]) -> None:
         """``shapes``: of every task of the trace."""
         self.board = board
-        count = Counter(shape for shape in shapes if shape.resources.gpu_milli)
+        count = Counter(_where(shape) for shape in shapes if shape.resources.gpu_milli)
         common = count.most_common(MOST_SHAPES)
         self._needs = [board.need(shape) for shape, _ in common]
         self._cpu: Ints = np.array([need.cpu for need in self._needs], np.int64)
@@ -74,3 +74,16 @@ class Fragments:
             return np.broadcast_to(rooms, (len(self._needs), len(rooms)))
         suits = {wish: [device.suits(wish) for device in devices] for wish in wishes}
         return rooms * np.array([suits[need.wish] for need in self._needs], np.int64)
+
+
+def _where(shape: Shape) -> Shape:
+    """What of a shape decides where it fits."""
+    return Shape(
+        resources=shape.resources,
+        target=shape.target,
+        nodes=shape.nodes,
+        gpu_model=shape.gpu_model,
+        gpu_memory=shape.gpu_memory,
+        require=shape.require,
+        avoid=shape.avoid,
+    )

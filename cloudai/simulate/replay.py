@@ -18,8 +18,8 @@ from .fleets import Fleet
 from .fragments import Fragments
 from .trace import Job
 
-TOO_LARGE = "fits on no worker, even an empty one"
-NO_GROUP = "its group does not fit on the empty fleet"
+TOO_LARGE = "no worker could take it, even an empty one"
+NO_GROUP = "its group would not fit, even on the empty fleet"
 LEFT_WAITING = "still waiting when the simulation ended"
 LEFT_OUT = "comes after --until"
 UNKNOWN = "run time not known"
@@ -102,7 +102,7 @@ class _Run:
             self.board.see(place)
         self.jobs = self._counted(jobs, until)
         self.stop = self.jobs[0].submitted + until if self.jobs and until is not None else None
-        self.fragments = Fragments(self.board, (part for job in self.jobs for part in plain(job)))
+        self.fragments = Fragments(self.board, (part for job in self.jobs for part in job.parts))
         self.outcome.wants_gpus = any(job.gpu_milli for job in self.jobs)
         self.ledger = Ledger(policy.half_life)
         self.sizes = Counter(job.group for job in self.jobs if job.group is not None)
@@ -231,14 +231,18 @@ class _Run:
     # ---------------------------------------------------------------- what starts and ends
 
     def _plan(self, now: float) -> None:
+        gone: set[str] = set()
         while True:
             plan = self.board.plan(now)
             for placing in plan.placements:
                 self._start(placing.task_id, now)
-            if not plan.preempt:
+            # Nobody is sent back twice at one moment: so this comes to an end.
+            victims = [one.task_id for one in plan.preempt if one.task_id not in gone]
+            if not victims:
                 return
-            for victim in plan.preempt:
-                self._preempt(victim.task_id, now)
+            gone.update(victims)
+            for task_id in victims:
+                self._preempt(task_id, now)
 
     def _start(self, task_id: str, now: float) -> None:
         ask, fate = self.asks[task_id]

@@ -61,7 +61,7 @@ def _line(event: Event) -> EventRow:
         case Exited():
             what, text = "exited", why_it_failed(event)
         case StopAsked(requeue=True):
-            what, text = "preempted", event.reason
+            what, text = "preempted", event.reason.removeprefix("preempted: ")
         case StopAsked():
             what, text = "stop_asked", event.reason or "by the user"
         case Gone():

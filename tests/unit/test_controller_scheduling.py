@@ -9,6 +9,7 @@ import pytest
 
 from cloudai.controller import effects as effects_module
 from cloudai.controller import link as link_module
+from cloudai.core.errors import Insufficient
 from cloudai.core.model import State
 from cloudai.engines import CannotStart, NotAdmitted
 from cloudai.engines.fake import FakeWorker
@@ -65,8 +66,10 @@ async def test_nobody_is_stopped_who_did_not_agree_to_it(a_bench):
 
 
 async def test_the_more_important_goes_first_and_a_quota_holds(a_bench):
-    async with a_bench(w1=FakeWorker(cpus=1)).running() as bench:
-        bench.follow("{quotas: {bob: {tasks: 0}}}")
+    async with a_bench(w1=FakeWorker(cpus=2)).running() as bench:
+        bench.follow("{quotas: {bob: {tasks: 1}}}")
+        await until(lambda: bench.controller.policy.quotas, "the policy is known")
+        await bench.reach(await bench.submit(user_id="bob"), State.RUNNING)
         first = await bench.reach(await bench.submit(), State.RUNNING)
         over = await bench.submit(user_id="bob", priority="urgent")
         normal = await bench.submit()
@@ -76,6 +79,18 @@ async def test_the_more_important_goes_first_and_a_quota_holds(a_bench):
         bench.workers["w1"].finish(first.assignment.id, 0)
         await bench.reach(high, State.RUNNING)
         assert (await bench.service.find(normal.id)).state is State.QUEUED
+
+
+async def test_what_a_quota_never_allows_is_refused_at_once(a_bench):
+    async with a_bench(w1=FakeWorker(cpus=8)).running() as bench:
+        bench.follow("{quotas: {bob: {cpus: 2}}}")
+        await until(lambda: bench.controller.policy.quotas, "the policy is known")
+        with pytest.raises(Insufficient, match="it would have 4 CPUs of 2"):
+            await bench.submit(user_id="bob", req_cpu=4.0)
+        with pytest.raises(Insufficient, match="it would have 3 CPUs of 2"):
+            await a_group(bench, 3, user_id="bob")
+        assert (await bench.service.tasks())[1] == 0
+        await bench.reach(await bench.submit(req_cpu=4.0), State.RUNNING)
 
 
 async def a_group(bench: Bench, size: int, **body: object) -> list:
@@ -93,7 +108,9 @@ async def test_a_group_starts_as_a_whole_or_not_at_all(a_bench):
         alone = await bench.reach(await bench.submit(req_cpu=2.0, target="w2"), State.RUNNING)
         members = await a_group(bench, 2)
         await until(lambda: members[0].id in bench.controller.waiting, "it waits")
-        await until(lambda: "whole" in bench.controller.waiting[members[0].id], "and says so")
+        await until(
+            lambda: "start together" in bench.controller.waiting[members[0].id], "and says so"
+        )
         bench.workers["w2"].finish(alone.assignment.id, 0)
         there = [await bench.reach(member, State.RUNNING) for member in members]
         assert {task.worker_id for task in there} == {"w1", "w2"}

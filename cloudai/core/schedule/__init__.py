@@ -22,6 +22,7 @@ from cloudai.core.policy import Policy
 from .board import Board
 from .explain import Because, Why, in_one_line, why
 from .ranking import Ranking
+from .shares import never_within
 from .snapshot import (
     Ask,
     Place,
@@ -54,6 +55,7 @@ __all__ = [
     "ask_of",
     "empty_place",
     "in_one_line",
+    "never_within",
     "schedule",
     "shape_of",
     "why",

@@ -19,6 +19,7 @@ from .explain import GONE, Waiting
 from .finding import FEW_CHANGED, Finder
 from .gangs import lay_out
 from .keeps import Keep, keep_for, passed
+from .lending import awaited
 from .order import Queue, Round
 from .preempt import Victims, victims_on
 from .ranking import Ranking
@@ -45,7 +46,7 @@ class Board:
         """Waiting for something else than room."""
         self._now = 0.0
         self._owners: set[str | None] = set()
-        """Users who have something reserved."""
+        """Users who have something reserved; ``None``: priorities have."""
         self._needs: dict[int, Need] = {}
         self._blocked: set[int] = set()
         """Shapes that fit nowhere, as far as is known."""
@@ -67,7 +68,9 @@ class Board:
         """Who has something reserved sees other room than all others: their tasks are shapes
         of their own. Where priorities have, tasks of each priority are."""
         reserved = [one for i in self.finder.reserved for one in self.workers.places[i].reserved]
-        owners = {one.user for one in reserved}
+        owners: set[str | None] = {one.user for one in reserved if one.user is not None}
+        if any(one.priority for one in reserved):
+            owners.add(None)
         if owners == self._owners:
             return
         self._owners = owners
@@ -163,6 +166,7 @@ class Board:
         self._now = now
         self.queue.lift(now)
         plan = Plan(waiting=Waiting(self, now))
+        self._note_awaited()
         while True:
             before = len(plan.placements)
             self._renew_keeps()
@@ -177,6 +181,17 @@ class Board:
                 break
         self._make_room(plan)
         return plan
+
+    def _note_awaited(self) -> None:
+        """Who waits for what is reserved for them has it lent to nobody."""
+        finder = self.finder
+        if not finder.reserved and not finder.awaited:
+            return
+        before, finder.awaited = (
+            finder.awaited,
+            awaited(finder.reserved, self.workers, self.queue, self._need),
+        )
+        self._changed |= before - finder.awaited
 
     def _to_ask(self) -> set[int]:
         """Shapes of which something may fit."""

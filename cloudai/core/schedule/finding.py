@@ -31,6 +31,8 @@ class Finder:
         """worker -> who waits for it."""
         self.reserved: set[int] = set()
         """Workers of which parts are reserved for somebody."""
+        self.awaited: set[int] = set()
+        """Those of them that lend nothing now: who has a right to it waits."""
         self.order: dict[str, int] = {}
         """task -> how many go before it, of the first ones."""
         self._images: dict[str, set[int]] = {}
@@ -74,14 +76,16 @@ class Finder:
         if best is None:
             best = self._best_of_all(need, odd | barred, among)
         looked_at = odd - barred if among is None else (odd & among) - barred
-        if best is not None and looked_at:
+        if looked_at and best is not None:
             looked_at = self._better(need, best, looked_at)
         able = self._able(ask, need, looked_at, odd, now)
         return self._best(need, able if best is None else [best, *able])
 
     def _better(self, need: Need, best: int, others: set[int]) -> set[int]:
         """Those of the others that could be chosen instead; the rest need not be looked at."""
-        line = self.strategies.line(need) if self.ranking is None else None
+        keeps = self.keeps
+        others = {i for i in others if i not in keeps or need not in keeps[i].closed_to}
+        line = self.strategies.line(need) if others and self.ranking is None else None
         if line is None or self._images.get(need.shape.image):
             return others
         key, mine = line.key, (line.key(best), best)
@@ -90,12 +94,18 @@ class Finder:
     def _able(
         self, ask: Ask, need: Need, looked_at: set[int], odd: set[int], now: float
     ) -> list[int]:
-        met, fits = need.met, self.workers.fits
-        return [
-            i
-            for i in looked_at
-            if met[i] and fits(i, need) and (i not in odd or self.lets_in(ask, need, i, now))
-        ]
+        met, fits, keeps = need.met, self.workers.fits, self.keeps
+        able = []
+        for i in looked_at:
+            keep = keeps.get(i)
+            if keep is not None and need in keep.closed_to and not self.before(ask, keep):
+                continue
+            if not met[i] or not fits(i, need):
+                if keep is not None:
+                    keep.closed_to.add(need)  # until the worker changes, and the keep with it
+            elif i not in odd or self.lets_in(ask, need, i, now):
+                able.append(i)
+        return able
 
     def _first_in_line(self, need: Need, odd: set[int], barred: set[int]) -> int | None:
         """The first of the line where one of the first will do; most often one does."""
@@ -138,7 +148,7 @@ class Finder:
         line = self.strategies.line(need)
         if line is None:
             return self.strategies.packing.best(need, candidates)
-        keys = line.column()
+        keys = line.column(self.workers.log, self.workers.epoch)
         holders = self._images.get(need.shape.image)
         if holders:
             keys = keys.copy()
@@ -159,9 +169,11 @@ class Finder:
 
     def room_for(self, ask: Ask, i: int) -> Free | None:
         """What is free on a worker for that task: reservations of others are not, unless it
-        is preemptible and so may borrow them."""
+        is preemptible and so may borrow them while nobody waits who has a right to them."""
         free = self.workers.free[i]
-        if free is None or i not in self.reserved or ask.shape.preemptible:
+        if free is None or i not in self.reserved:
+            return free
+        if ask.shape.preemptible and i not in self.awaited:
             return free
         place = self.workers.places[i]
         return room_of(ask, free, place.reserved, self.workers.running[i])

@@ -172,9 +172,10 @@ def room_of(
 
 
 def withhold(room: Free, amount: Resources) -> None:
-    """Takes as much of it as is there: more may be reserved than is free just now."""
-    whole, share = divmod(amount.gpu_milli, 1000)
-    room.cpu = max(0, room.cpu - amount.cpu_milli)
-    room.memory = max(0, room.memory - amount.memory)
-    room.storage = max(0, room.storage - amount.storage)
-    room.idle_left = max(0, room.idle_left - whole - (1 if share else 0))
+    """Takes it. Less than nothing is left where more is reserved than is free just now: what
+    comes free next is not for others either."""
+    whole, share = divmod(amount.gpu_milli, WHOLE)
+    room.cpu -= amount.cpu_milli
+    room.memory -= amount.memory
+    room.storage -= amount.storage
+    room.idle_left -= whole + (1 if share else 0)

@@ -119,6 +119,6 @@ def exceeds(quota: Quota, held: Holding, need: Resources, tasks: int, gpu_hours:
     return ""
 
 
-def never_within(quota: Quota | None, need: Resources) -> str:
-    """Why a task could not start even if its user had nothing; empty where it could."""
-    return exceeds(quota, Holding(), need, 1, 0.0) if quota is not None else ""
+def never_within(quota: Quota | None, need: Resources, tasks: int = 1) -> str:
+    """Why so much could not start even if its user had nothing; empty where it could."""
+    return exceeds(quota, Holding(), need, tasks, 0.0) if quota is not None else ""

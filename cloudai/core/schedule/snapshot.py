@@ -8,7 +8,14 @@ from types import MappingProxyType
 
 from cloudai.core.capacity import WHOLE, Free, empty_free
 from cloudai.core.gpus import ANY, Wish
-from cloudai.core.model import NORMAL_PRIORITY, Placement, Resources, Strategy, Task
+from cloudai.core.model import (
+    LOWEST_PRIORITY,
+    NORMAL_PRIORITY,
+    Placement,
+    Resources,
+    Strategy,
+    Task,
+)
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -95,18 +102,23 @@ class Reservation:
 
     id: str
     user: str | None
-    """``None``: for everybody's tasks of that priority or higher."""
+    """``None``: everybody."""
     resources: Resources
     until: float = float("inf")
-    priority: int = NORMAL_PRIORITY
+    priority: int = LOWEST_PRIORITY
+    """For tasks of at least that."""
 
     def is_for(self, user: str, priority: int) -> bool:
         """Whether a task may have of it by right."""
-        return self.user == user if self.user is not None else priority >= self.priority
+        return self.user in (None, user) and priority >= self.priority
 
     @property
     def whose(self) -> str:
-        return self.user or f"priority {self.priority} and higher"
+        """``ann``, ``tasks of priority 75 and higher``, ``ann's tasks of …``."""
+        if self.priority == LOWEST_PRIORITY:
+            return self.user or "everybody"
+        tasks = f"{self.user}'s tasks" if self.user else "tasks"
+        return f"{tasks} of priority {self.priority} and higher"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +233,7 @@ def ask_of(
     *,
     kind: str = "",
     held: str = "",
-    refused: Mapping[str, str] = field(default_factory=dict),
+    refused: Mapping[str, str] = NOTHING,
 ) -> Ask:
     """A queued task as the scheduler sees it."""
     spec = task.spec

@@ -117,7 +117,8 @@ class Line:
         self._heap = [(key, i) for i, key in enumerate(self._known) if key < OUT]
         heapify(self._heap)
         self._column: Floats | None = None
-        self._stale: set[int] = set()
+        self._seen = (0, 0)
+        """Up to where of the log of changes the column is right: epoch and entry."""
 
     def key(self, i: int) -> float:
         """How good the worker is; infinite where it is not in line."""
@@ -127,24 +128,24 @@ class Line:
 
     def write(self, i: int) -> None:
         """The worker changed otherwise than by a task that came."""
-        self._mark(i)
+        self.renew(i)
+        if i == len(self._known):
+            self._known.append(OUT)
         key = self.key(i)
         if key < self._known[i]:
             self._known[i] = key
             heappush(self._heap, (key, i))
 
-    def fell_back(self, i: int) -> None:
-        """A task came to the worker."""
-        self._mark(i)
-
-    def _mark(self, i: int) -> None:
+    def renew(self, i: int) -> None:
+        """Works out the worker's key anew, where that is this line's business."""
         if self._renew is not None:
             if i == len(self.keys):
                 self.keys.append(OUT)
             self.keys[i] = self._renew(i)
-        if i == len(self._known):
-            self._known.append(OUT)
-        self._stale.add(i)
+
+    @property
+    def renews(self) -> bool:
+        return self._renew is not None
 
     def first(self, fits: Callable[[int], bool], at_most: int) -> int | None:
         """The first that fits, where it is among the first ``at_most``."""
@@ -174,14 +175,15 @@ class Line:
             heappush(heap, entry)
         return found
 
-    def column(self) -> Floats:
-        """The keys as an array; not in line is infinity."""
-        if self._column is None or len(self._column) != len(self._known):
-            self._column = np.full(len(self._known), np.inf)
-            self._stale = set(range(len(self._known)))
-        for i in self._stale:
-            self._column[i] = self.key(i)
-        self._stale.clear()
+    def column(self, log: list[int], epoch: int) -> Floats:
+        """The keys as an array; not in line is infinity. ``log``: workers that changed since
+        the epoch began."""
+        if self._column is None or len(self._column) != len(self.keys) or self._seen[0] != epoch:
+            self._column = np.array([self.key(i) for i in range(len(self.keys))])
+        else:
+            for i in set(log[self._seen[1] :]):
+                self._column[i] = self.key(i)
+        self._seen = (epoch, len(log))
         return self._column
 
 
@@ -359,7 +361,8 @@ class Workers:
         self.tasks[i] += 1
         self.write(i)
         for line in self.lines.values():
-            line.fell_back(i)
+            if line.renews:
+                line.renew(i)
         return one
 
     def give(self, task_id: str) -> tuple[int, Running] | None:
