@@ -325,6 +325,8 @@ def _use(gpu: Gpu, held: int, ours: frozenset[str], idle_memory: int) -> Use:
         return Use.OUTSIDE
     if held:
         return Use.TASK
+    if any(not process.graphics for process in gpu.processes):
+        return Use.OUTSIDE  # a container of ours that was not given it computes there all the same
     if gpu.memory_used is not None and gpu.memory_used > idle_memory:
         return Use.OUTSIDE
     return Use.FREE
@@ -383,7 +385,7 @@ def _idle_left(uses: list[GpuUse], spec: WorkerSpec) -> int:
     """Idle GPUs that tasks may begin to use: at most ``max_gpus`` in tasks' hands, and as many
     left alone as ops reserve or want to stay free."""
     idle = sum(use.use is Use.FREE for use in uses)
-    in_hand = sum(use.use is Use.TASK for use in uses)
+    in_hand = sum(use.held > 0 for use in uses)
     idle -= -(-spec.reserve.gpu_milli // WHOLE) + spec.min_free_gpus
     if spec.max_gpus is not None:
         idle = min(idle, spec.max_gpus - in_hand)

@@ -385,6 +385,23 @@ CASES = {
         ),
         "refuse gpu 0 1000",
     ),
+    "a container of ours that computes on a GPU it was not given keeps it from others": (
+        Question(
+            (*ONE, 2000),
+            devices=(Device("GPU-a"), Device("GPU-b", processes=(("C", 0),))),
+            held=(Held(gpu=0, gpus=()),),
+        ),
+        "refuse gpu 1000 2000",
+    ),
+    "one that a task has counts, whoever else came to it": (
+        Question(
+            (*ONE, 1000),
+            devices=(Device("GPU-a", processes=(("C", None),)), Device("GPU-b")),
+            held=(Held(gpu=500, gpus=("GPU-a",)),),
+            max_gpus=1,
+        ),
+        "refuse gpu 0 1000",
+    ),
     "one device kept free": (
         Question((*ONE, 2000), devices=gpus("GPU-a", "GPU-b"), keep=(0, 0, 0, 1000)),
         "refuse gpu 1000 2000",
