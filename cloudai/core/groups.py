@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from .errors import InvalidInput
 from .model import Placement, TaskSpec
-from .request import Request, check_key, read_request
+from .request import Request, check_key, known_fields, read_request
 from .wishes import check_placement, whole_number
-from .wording import did_you_mean, shown
+from .wording import shown
 
 MOST_TASKS = 256
 FIELDS = ("placement", "tasks", "replicas", "idempotency_key")
@@ -35,15 +35,7 @@ def read_group(body: Mapping[str, object], *, default_user: str, group: str) -> 
     ``group``: its id. The idempotency key, where there is one, is the first member's. Raises
     ``InvalidInput`` naming the field, as in ``tasks[3].req_cpu``.
     """
-    if not isinstance(body, Mapping):
-        raise InvalidInput(f"the body is {shown(body)}; send a JSON object")
-    for field in body:
-        if field not in FIELDS:
-            raise InvalidInput(
-                f"unknown field {shown(field)}; {did_you_mean(str(field), FIELDS)}",
-                field=shown(field),
-            )
-    request = Request(body)
+    request = known_fields(body, FIELDS)
     placement = request.read("placement", check_placement, otherwise=Placement.PACK)
     key = request.read("idempotency_key", check_key, otherwise=None)
     members = _members(request, default_user)

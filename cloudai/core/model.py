@@ -334,7 +334,8 @@ class WorkerSight:
     """Why GPUs could not be read (nvidia-smi hung, failed), empty when all is well."""
     containers: tuple[ContainerSight, ...] = ()
     images: frozenset[str] = frozenset()
-    """Names of images it has, as ``docker run`` would be given them (``alpine:latest``)."""
+    """Names of images it has, each as ``docker run`` may be given it (``alpine:latest`` and
+    ``alpine``)."""
 
 
 # ------------------------------------------------------------------ what people want

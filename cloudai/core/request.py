@@ -7,7 +7,7 @@ A new field is one line in ``FIELDS`` and one in ``_spec``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -98,6 +98,20 @@ OF_THE_QUEUE = (
 """Those that mean nothing to a task that is dispatched past the queue."""
 
 
+def known_fields(body: Mapping[str, object], fields: Collection[str]) -> Request:
+    """The body of a request, of which nothing is passed over. Raises ``InvalidInput`` for what
+    is no object, and for a field that is none of ``fields``, with the nearest that is."""
+    if not isinstance(body, Mapping):
+        raise InvalidInput(f"the body is {shown(body)}; send a JSON object")
+    for field in body:
+        if field not in fields:
+            raise InvalidInput(
+                f"unknown field {shown(field)}; {did_you_mean(str(field), fields)}",
+                field=shown(field),
+            )
+    return Request(body)
+
+
 def read_request(
     body: Mapping[str, object], *, default_user: str
 ) -> tuple[TaskSpec, dict[str, str]]:
@@ -106,15 +120,7 @@ def read_request(
     ``body``: parsed JSON. ``default_user``: whose task it is when none is named. Raises
     ``InvalidInput`` naming the field, what was given and what would be right.
     """
-    if not isinstance(body, Mapping):
-        raise InvalidInput(f"the body is {shown(body)}; send a JSON object")
-    for field in body:
-        if field not in FIELDS:
-            raise InvalidInput(
-                f"unknown field {shown(field)}; {did_you_mean(str(field), FIELDS)}",
-                field=shown(field),
-            )
-    request = Request(body)
+    request = known_fields(body, FIELDS)
     env = _env(request)
     return _spec(request, env, default_user), env
 

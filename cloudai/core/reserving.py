@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from .errors import InvalidInput
 from .model import LOWEST_PRIORITY, Resources
 from .names import check_user, check_worker_id
-from .request import Request
+from .request import Request, known_fields
 from .units import parse_amount, parse_cpus, parse_duration, parse_gpus
 from .wishes import check_priority
-from .wording import did_you_mean, shown
 
 FIELDS = (
     *("worker_id", "req_cpu", "req_memory", "req_storage", "req_gpu"),
@@ -38,15 +37,7 @@ class Wanted:
 def read_reservation(body: Mapping[str, object], *, default_user: str) -> Wanted:
     """Whose it is: the named user's; with a priority alone, everybody's from that on; with
     neither, ``default_user``'s. Raises ``InvalidInput``."""
-    if not isinstance(body, Mapping):
-        raise InvalidInput(f"the body is {shown(body)}; send a JSON object")
-    for field in body:
-        if field not in FIELDS:
-            raise InvalidInput(
-                f"unknown field {shown(field)}; {did_you_mean(str(field), FIELDS)}",
-                field=shown(field),
-            )
-    request = Request(body)
+    request = known_fields(body, FIELDS)
     if not request.given("worker_id"):
         raise InvalidInput("worker_id: missing; say on which worker", field="worker_id")
     nobody = None if request.given("priority") else default_user

@@ -376,7 +376,7 @@ class FakeWorker:
             ),
             gpus=tuple(self._gpu(index, uuid) for index, uuid in enumerate(self.gpus)),
             containers=tuple(self.sights()),
-            images=frozenset(map(_full_name, self.images or ())),
+            images=frozenset(name for image in self.images or () for name in _names(image)),
         )
 
     def sights(self) -> Iterable[ContainerSight]:
@@ -424,6 +424,7 @@ class FakeWorker:
             queue.put_nowait(Happening(assignment_id=name, action=action))
 
 
-def _full_name(image: str) -> str:
-    """As an engine lists it: with its tag."""
-    return image if ":" in image.rpartition("/")[2] else f"{image}:latest"
+def _names(image: str) -> set[str]:
+    """With its tag, as an engine lists it, and without one where that means the same."""
+    tagged = image if ":" in image.rpartition("/")[2] else f"{image}:latest"
+    return {tagged, tagged.removesuffix(":latest")}

@@ -17,12 +17,20 @@ import click
 from tests.fleet_lab import Fleet, FleetError
 from tests.fleet_lab.fleet import reserved_root
 
-from . import at_scale, on_connections, on_engines, on_homes, on_tries, on_workers
+from . import (
+    at_scale,
+    on_anything,
+    on_connections,
+    on_engines,
+    on_homes,
+    on_tries,
+    on_workers,
+)
 from .checker import Kind, Violation, check
 from .faults import FAULTS, Fault
 from .lab import a_lab
 
-ROOMS = (on_connections, on_engines, on_homes, on_workers, on_tries, at_scale)
+ROOMS = (on_connections, on_engines, on_homes, on_workers, on_tries, on_anything, at_scale)
 """Imported for what they register."""
 COLUMNS = (Kind.LOST, Kind.DOUBLED, Kind.FALSE)
 

@@ -157,6 +157,14 @@ def a_stopped_tasks_log_that_is_no_beginning(history: History) -> None:
     history.archived[TASK] = b"line 2\n"
 
 
+def an_earlier_try_without_its_log(history: History) -> None:
+    history.earlier_expected[NAME] = LOG
+
+
+def a_worker_given_up_unasked(history: History) -> None:
+    history.told.append(told("running", lost=True))
+
+
 def a_final_state_that_was_left(history: History) -> None:
     history.told.append(told("failed", exit_code=1))
 
@@ -204,6 +212,7 @@ BAD = {
         success_of_a_job_that_never_ended,
     ),
     "no_false_failure": (a_failure_that_was_a_success,),
+    "nothing_is_given_up_unasked": (a_worker_given_up_unasked,),
     "never_more_than_there_is": (
         more_cores_than_there_are,
         more_memory_than_there_is,
@@ -215,6 +224,7 @@ BAD = {
         a_log_with_a_line_twice,
         a_stopped_tasks_log_that_is_no_beginning,
     ),
+    "earlier_tries_keep_their_logs": (an_earlier_try_without_its_log,),
     "final_is_final": (a_final_state_that_was_left, a_final_code_that_changed),
     "nothing_is_lost": (
         a_task_that_is_not_there,

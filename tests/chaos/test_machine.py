@@ -29,6 +29,7 @@ from cloudai.core.model import Phase, State
 from cloudai.engines.fake import Fault, Job
 
 from .checker import check, never_more_than_there_is, started_at_most_once
+from .on_anything import Anything
 from .world import SimWorker, World, a_template
 
 EXAMPLES = int(os.environ.get("CLOUDAI_CHAOS_EXAMPLES", "60"))
@@ -264,3 +265,17 @@ def test_whatever_happens_the_promises_hold(template: Path) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+IN_VIRTUAL_TIME_ALONE = {
+    "a_late_start_lands",  # on real workers: "a start that comes late"
+    "a_person_says_that_a_worker_is_gone",  # there: "worker lost", which takes minutes
+}
+
+
+def test_the_same_rules_are_tried_on_real_workers() -> None:
+    virtual = {
+        name for name, one in vars(Machine).items() if hasattr(one, "hypothesis_stateful_rule")
+    }
+    real = {name for name in vars(Anything) if not name.startswith("_") and name != "rules"}
+    assert virtual - IN_VIRTUAL_TIME_ALONE == real

@@ -29,7 +29,7 @@ from cloudai.core.errors import (
     WorkerUnreachable,
 )
 from cloudai.core.model import Phase, State, Task, WorkerSpec
-from cloudai.engines import NotAdmitted
+from cloudai.engines import NotAdmitted, Order
 from cloudai.engines.docker import DockerEngine
 from cloudai.engines.fake import FakeEngine, FakeWorker, Fault
 from cloudai.engines.fake_worker import Job
@@ -411,8 +411,6 @@ async def test_a_late_container_of_a_cancelled_assignment_is_stopped_and_removed
         gate.open()
         task = await bench.ended(task)
         assert task.state is State.CANCELLED
-        from cloudai.engines import Order
-
         order = Order(
             assignment_id=f"{task.id}.1",
             task_id=task.id,
@@ -424,6 +422,30 @@ async def test_a_late_container_of_a_cancelled_assignment_is_stopped_and_removed
         bench.workers["w1"].start(order.assignment_id)
         await until(lambda: not bench.workers["w1"].containers, "stopped and removed")
         assert (await bench.service.find(task.id)).state is State.CANCELLED
+
+
+async def test_what_another_store_has_under_the_name_of_an_assignment_that_is_over_is_left(a_bench):
+    """As where two homes began as copies of one."""
+    async with a_bench(w1=FakeWorker()).running() as bench:
+        await until(lambda: "w1" in bench.engines, "the link")
+        worker, link = bench.workers["w1"], bench.controller.fleet.link("w1")
+        bench.engines["w1"].plan("start", Fault.LOST_BEFORE)
+        gate = bench.engines["w1"].hold("start")
+        task = await bench.submit()
+        await asyncio.wait_for(gate.reached.wait(), SECONDS)
+        await bench.service.cancel(task.id)
+        gate.open()
+        task = await bench.ended(task)
+        order = Order(
+            assignment_id=f"{task.id}.1", task_id=task.id, store_id="other", spec=task.spec, env={}
+        )
+        worker.create(order)
+        worker.start(order.assignment_id)
+        await until(lambda: link.container(order.assignment_id) is not None, "it is seen")
+        for _ in range(5):
+            bench.controller.wake()
+            await asyncio.sleep(0.02)
+        assert worker.containers[order.assignment_id].sight.phase is Phase.RUNNING
 
 
 async def test_following_a_log_over_cut_streams_loses_and_doubles_nothing(a_bench):

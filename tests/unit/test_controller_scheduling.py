@@ -180,3 +180,16 @@ async def test_a_worker_on_which_nothing_starts_is_set_aside_and_says_why(a_benc
         fourth = await bench.submit()
         await until(lambda: "set aside" in bench.controller.waiting.get(fourth.id, ""), "it says")
         assert "the GPU runtime is broken" in bench.controller.waiting[fourth.id]
+
+
+@pytest.mark.parametrize("image", ["alpine", "alpine:latest", "alpine:3.19"])
+async def test_a_worker_that_holds_the_image_is_preferred(a_bench, image):
+    workers = {name: FakeWorker(name=name) for name in ("w1", "w2", "w3")}
+    for worker in workers.values():
+        worker.images = set()
+    workers["w2"].images = {"alpine", "alpine:3.19"}
+    async with a_bench(**workers).running() as bench:
+        fleet = bench.controller.fleet
+        await until(lambda: len([one for one in fleet if one.sight]) == 3, "all are seen")
+        task = await bench.reach(await bench.submit(docker_image=image), State.RUNNING)
+        assert task.worker_id == "w2"

@@ -149,7 +149,10 @@ async def test_a_probe_shows_images_and_clocks() -> None:
     assert (await FakeEngine(worker).probe()).images == frozenset()
     worker.images = {"busybox", "localhost:5000/x", "python:3.9"}
     sight = await FakeEngine(worker).probe()
-    assert sight.images == {"busybox:latest", "localhost:5000/x:latest", "python:3.9"}
+    assert sight.images == {
+        *("busybox", "busybox:latest", "python:3.9"),
+        *("localhost:5000/x", "localhost:5000/x:latest"),
+    }
     assert sight.gpus[0].clock == 1410
 
 

@@ -92,13 +92,15 @@ def test_what_a_start_needs() -> None:
 
 def test_images_by_the_names_they_are_run_by() -> None:
     text = recorded("cpu")
-    names = {"busybox:latest", "registry.example.com:5000/team/train:1.2"}
+    names = {"busybox", "busybox:latest", "registry.example.com:5000/team/train:1.2"}
     assert parse_probe(text, SPEC).images == names
     strange = "images <none>:<none>\nimages --rm:1\nimages no tag:1\nimages \x1b[2J:1\n"
     assert parse_probe(text.replace("images b", f"{strange}images b"), SPEC).images == names
     many = "".join(f"images x{number}:1\n" for number in range(1000))
     assert len(parse_probe(text.replace("images b", f"{many}images b"), SPEC).images) == 500
     assert parse_probe(recorded("mac"), SPEC).images == frozenset()
+    podmans = text.replace("images b", "images docker.io/library/alpine:latest\nimages b")
+    assert {"alpine", "alpine:latest"} < parse_probe(podmans, SPEC).images
 
 
 def test_cdi_is_named_device_by_device_before_engine_29() -> None:

@@ -403,3 +403,15 @@ def test_fair_shares_between_two_users_by_weight():
     plan = a_board([(12, 64, 0)], queue, Policy(weights={"ann": 2.0})).plan(NOW)
     first = [task[:3] for task, _ in went(plan)]
     assert (first.count("ann"), first.count("bob")) == (8, 4)
+
+
+def test_shapes_that_have_gone_by_are_forgotten():
+    board = a_board([(4, 16, 0)], [])
+    for i in range(2500):
+        need = Resources.of(cpus=1, memory=1)
+        shape = Shape(resources=need, image=f"image-{i}", avoid=(f"zone={i}",))
+        board.add(Ask(id=f"t{i}", user="ann", shape=shape, position=i), NOW)
+        assert went(board.plan(NOW)) == [(f"t{i}", "w0")]
+        board.finish(f"t{i}")
+    assert len(board.queue.shapes) < 1200
+    assert len(board.workers._conditions) < 1200

@@ -26,6 +26,8 @@ from .ranking import Ranking
 from .snapshot import Ask, Place, Placing, Plan, Preempting, Running, Shape, Use
 from .workers import Need
 
+SHAPES = 1000
+"""So many shapes of which nothing waits are remembered at the least."""
 FEW_TO_PRUNE = 8
 """Up to so many changed workers, shapes that fit there no more are let go at once."""
 
@@ -165,6 +167,8 @@ class Board:
         """Places what fits now, and takes it; says who is to make room for whom."""
         self._now = now
         self.queue.lift(now)
+        if len(self.queue.shapes) > SHAPES + 2 * len(self.queue):
+            self._forget_shapes()
         plan = Plan(waiting=Waiting(self, now))
         self._note_awaited()
         while True:
@@ -192,6 +196,14 @@ class Board:
             awaited(finder.reserved, self.workers, self.queue, self._need),
         )
         self._changed |= before - finder.awaited
+
+    def _forget_shapes(self) -> None:
+        """What was found out for shapes of which nothing waits any more."""
+        unused = self.queue.forget_unused()
+        self._blocked -= unused
+        self._grouped -= unused
+        self._needs.clear()
+        self.workers.forget_needs()
 
     def _to_ask(self) -> set[int]:
         """Shapes of which something may fit."""

@@ -27,9 +27,10 @@ class Queue:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.asks: dict[str, Ask] = {}
-        self.shapes: list[Shape] = []
+        self.shapes: dict[int, Shape] = {}
         self.where: dict[int, Counter[Slot]] = {}
         """shape -> how many tasks of it wait in each slot."""
+        self._next = 0
         self._numbers: dict[object, int] = {}
         self._level: dict[str, int] = {}
         self._number: dict[str, int] = {}
@@ -60,10 +61,19 @@ class Queue:
         key = shape if alone is None else (shape, alone)
         number = self._numbers.get(key)
         if number is None:
-            number = self._numbers[key] = len(self.shapes)
-            self.shapes.append(shape)
+            number = self._numbers[key] = self._next
+            self._next += 1
+            self.shapes[number] = shape
             self.where[number] = Counter()
         return number
+
+    def forget_unused(self) -> set[int]:
+        """Takes back the numbers of shapes of which nothing waits; answers which."""
+        unused = {number for number, slots in self.where.items() if not slots}
+        for number in unused:
+            del self.shapes[number], self.where[number]
+        self._numbers = {key: one for key, one in self._numbers.items() if one not in unused}
+        return unused
 
     def number(self, task_id: str) -> int:
         return self._number[task_id]

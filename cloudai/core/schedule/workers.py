@@ -400,6 +400,12 @@ class Workers:
             self._columns.clear()
         return view
 
+    def forget_needs(self) -> None:
+        """Drops what is kept of conditions and wishes; every ``Need`` made so far with it."""
+        self._conditions = {UNCONDITIONAL: self._conditions[UNCONDITIONAL]}
+        self.views = {ANY: self.plain}
+        self._columns.clear()
+
     def line(self, name: object, make: Callable[[], Line]) -> Line:
         line = self.lines.get(name)
         if line is None:

@@ -73,8 +73,18 @@ def parse_probe(text: str, spec: WorkerSpec) -> WorkerSight:
         gpus=gpus,
         gpu_trouble=trouble,
         containers=tuple(sight for sight in sights if sight is not None),
-        images=frozenset(filter(IMAGE.fullmatch, parts.lines("images")[:IMAGES])),
+        images=_images(parts.lines("images")[:IMAGES]),
     )
+
+
+def _images(listed: Sequence[str]) -> frozenset[str]:
+    """Every name by which a task may ask for one of them: ``alpine:latest`` is also ``alpine``.
+    Some engines (podman's) say Docker Hub's domain, which people leave out."""
+    found: set[str] = set()
+    for name in filter(IMAGE.fullmatch, listed):
+        short = name.removeprefix("docker.io/").removeprefix("library/")
+        found |= {name, short, name.removesuffix(":latest"), short.removesuffix(":latest")}
+    return frozenset(found)
 
 
 def learn(text: str, sight: WorkerSight) -> Learned:
