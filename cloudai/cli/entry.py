@@ -53,10 +53,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "unreserve": ("reserve", "Give reservations back."),
         "resource-sharing": ("reserve", "The same by other names."),
         "distribute": ("distribute", "See how tasks spread over the workers; try a strategy."),
+        "simulate": ("simulate", "Replay a trace under several strategies, and compare them."),
     },
     "Controller": {
         "controller": ("controller", "Run, start, stop and see the controller."),
-        "simulate": ("simulate", "Replay a trace under several strategies, and compare them."),
         "backup": ("backup", "Copy the database to a file, while it is in use."),
         "completion": ("completion", "Print the completion script of a shell."),
     },
