@@ -173,10 +173,11 @@ def test_mig_instances_are_given_as_devices_of_their_own(home, worker, gpus):
     assert uses(seen) == ["free", "outside", "free", "free", "free"]
     assert [bool(gpu["mig_parent"]) for gpu in seen["gpus"]] == [True] * 4 + [False]
     task = home.task("alpine", "--gpus", "1", "-c", f"{TELL}; sleep 600")
-    until(lambda: given(home, task) == [slices[0]], "the first instance is given")
-    until(lambda: home.run("logs", task).text == f"{slices[0]}\n", "and seen")
+    # The first of the smallest: larger ones are kept for who asks for them.
+    until(lambda: given(home, task) == [slices[2]], "the first of the smallest is given")
+    until(lambda: home.run("logs", task).text == f"{slices[2]}\n", "and seen")
     rest = home.dispatch(worker, "alpine", *LITTLE, "--gpus", "3", "-c", TELL)
-    assert told(home, rest) == ",".join([*slices[2:], whole])
+    assert told(home, rest) == ",".join([slices[3], slices[0], whole])
 
 
 def test_a_gpu_that_shares_the_hosts_memory_is_given(home, worker, gpus):
