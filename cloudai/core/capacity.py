@@ -165,22 +165,30 @@ class Free:
 
     def gpu_room(self, need: int, wish: Wish = ANY) -> int:
         """Thousandths that a request of that kind could get: whole devices, or the best share."""
-        whole, best = self.gpu_rooms(wish, need)
+        whole, best = self.gpu_rooms(wish)
         return whole * WHOLE if need >= WHOLE else best
 
-    def gpu_rooms(self, wish: Wish = ANY, share: int = 1) -> tuple[int, int]:
-        """How many whole devices, and the largest share of one: thousandths. ``share``: what
-        the share would ask for, which decides whether its memory fits."""
+    def gpu_rooms(self, wish: Wish = ANY) -> tuple[int, int]:
+        """How many whole devices, and the largest share of one: thousandths."""
         idle, best = 0, 0
         for device in self.devices:
             if wish is not ANY and not device.suits(wish):
                 continue
             if device.room == WHOLE:
                 idle += 1
-            elif device.room > best and self._may_share(device, share, wish):
-                best = device.room
+            elif device.room > best:
+                best = max(best, self._shareable(device, wish))
         idle = max(0, min(idle, self.idle_left))
         return idle, WHOLE if idle else best
+
+    def _shareable(self, device: Device, wish: Wish) -> int:
+        """The largest share of a device that is shared already: thousandths. One that declares
+        no memory claims its part of it, so what is left of that limits it, too."""
+        if not self._may_share(device, 0, wish):
+            return 0
+        if not device.memory or wish.memory is not None:
+            return device.room
+        return min(device.room, (WHOLE * (device.memory_left + 1) - 1) // device.memory)
 
     def _may_share(self, device: Device, milli: int, wish: Wish) -> bool:
         if self.tasks_per_gpu is not None and device.sharers >= self.tasks_per_gpu:

@@ -446,7 +446,11 @@ CASES = {
     ),
     "a share that says nothing claims its part": (
         Question((*ONE, 250), devices=MIXED[:1], held=shares(70 * GIB)),
-        "refuse gpu 0 250",
+        "refuse gpu 125 250",
+    ),
+    "what is there of a share, said of one that is too large": (
+        Question((*ONE, 750), devices=MIXED[:1], held=shares(None, gpu=500)),
+        "refuse gpu 500 750",
     ),
     "so do those of before": (
         Question(
