@@ -140,4 +140,6 @@ def _last_line(log: Path, written: int) -> str:
             lines = file.read()[-4096:].decode("utf-8", "replace").strip().splitlines()
     except OSError:
         return ""
-    return f"; its last words: {lines[-1].strip()}" if lines else " and left no word in its log"
+    # An error is told in a line with a sign, and what may mend it below: the first says more.
+    told = [line.removeprefix("❌ ") for line in lines if line.startswith("❌ ")] or lines
+    return f"; its last words: {told[-1].strip()}" if told else " and left no word in its log"

@@ -342,6 +342,14 @@ def test_one_that_dies_is_quoted(home: Path, controller: Callable[[str], None]) 
     assert str(home / "controller.log") in caught.value.hint
 
 
+def test_what_is_quoted_is_the_error_and_not_its_hint(tmp_path: Path) -> None:
+    log = tmp_path / "controller.log"
+    log.write_text("❌ old\n")
+    written = log.stat().st_size
+    log.write_text("❌ old\n❌ No module named 'x'\n   please report it\n")
+    assert start._last_line(log, written) == "; its last words: No module named 'x'"
+
+
 def test_what_it_refuses_is_raised(home: Path, controller: Callable[[str], None]) -> None:
     controller("refuse")
     with pytest.raises(errors.StoreTooNew, match="newer cloudai"):
