@@ -71,6 +71,14 @@ def _ours(request: Request, error: Exception) -> JSONResponse:
 def _unreadable(request: Request, error: Exception) -> JSONResponse:
     """What the framework refused, in our words: never the values that were sent."""
     assert isinstance(error, RequestValidationError)
+    if any(one["loc"][0] == "body" for one in error.errors()):
+        # What is inside a JSON object is judged by read_request: this one was none.
+        return _answer(
+            InvalidInput(
+                "body: it is not a JSON object",
+                hint="send one as Content-Type: application/json; /docs shows examples",
+            )
+        )
     problems = [
         f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
     ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 
-from cloudai.api.app import make_app
+from fastapi.exceptions import RequestValidationError
+
+from cloudai.api.app import _unreadable, make_app
 
 
 def test_every_operation_stands_on_the_page_and_nothing_is_fetched():
@@ -27,3 +30,16 @@ def test_what_is_shown_is_text():
     shown = "".join(_operation("GET", "/<b>", {"description": "<script>x</script>"}))
     assert "<script" not in shown
     assert "&lt;b&gt;" in shown
+
+
+def test_a_body_that_is_no_json_object_is_told_how_to_be_one():
+    """What curl sends unless it is told otherwise, and text that is torn."""
+    for fault in (
+        {"loc": ("body",), "msg": "Input should be a valid dictionary", "type": "dict_type"},
+        {"loc": ("body", 1), "msg": "JSON decode error", "type": "json_invalid"},
+    ):
+        answer = _unreadable(None, RequestValidationError([fault]))  # type: ignore[arg-type]
+        error = json.loads(bytes(answer.body))["error"]
+        assert (answer.status_code, error["exit_code"]) == (422, 2)
+        assert error["message"] == "body: it is not a JSON object"
+        assert "Content-Type: application/json" in error["hint"]
