@@ -20,6 +20,7 @@ from cloudai.shells.ssh_config import Destination, Keyring
 
 ERRNO = re.compile(r"\[Errno (-?\d+)\]")
 NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+NO_SUCH_NAME = "host name {} not found"
 TOO_MANY = "Too many authentication failures"
 
 
@@ -30,11 +31,27 @@ class HandshakeDropped(WorkerUnreachable):
 
 def cannot_connect(why: str, destination: Destination, *, hint: str = "") -> WorkerUnreachable:
     """In the words of seed 000."""
+    hint = hint or _mend(why, destination)
     if destination.is_jump:
         why = f"its jump host {destination.alias}: {why}"
     return WorkerUnreachable(
         f"Failed to connect to worker: {why}", hint=hint, **_where(destination)
     )
+
+
+def _mend(why: str, destination: Destination) -> str:
+    """What a person may do about it; empty where the words say all there is."""
+    host, port = destination.host, destination.port
+    if why == "connection refused":
+        return (
+            f"nothing listens on port {port} of {host}: is that its sshd's port, and does sshd"
+            " run there (`systemctl status ssh`)?"
+        )
+    if why in ("timed out", "no route to host"):
+        return f"is {host} on, and is there a way to its port {port}: network, VPN, firewall?"
+    if why == NO_SUCH_NAME.format(host):
+        return "is its host in the inventory, or its HostName in ~/.ssh/config, spelt right?"
+    return ""
 
 
 def connect_error(error: Exception, destination: Destination, ring: Keyring) -> CloudaiError:
@@ -131,7 +148,7 @@ def _jump_refused(error: asyncssh.ChannelOpenError, destination: Destination) ->
 
 def _why(error: OSError, destination: Destination) -> str:
     if isinstance(error, socket.gaierror):
-        return f"host name {destination.host} not found"
+        return NO_SUCH_NAME.format(destination.host)
     number = error.errno
     if number is None:
         # With several addresses asyncio puts all failures into one text; the last one tells.

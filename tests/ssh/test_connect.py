@@ -48,6 +48,7 @@ async def test_connection_refused_in_the_words_of_the_seed(lab: Lab, network: Ss
         await answer(network, spec)
     assert refused.value.message == "Failed to connect to worker: connection refused"
     assert refused.value.exit_code == 5
+    assert f"nothing listens on port {spec.port} of 127.0.0.1" in refused.value.hint
     spec = WorkerSpec(id="w", host="localhost", port=free_port())  # several addresses
     with pytest.raises(WorkerUnreachable) as refused:
         await answer(network, spec)
@@ -57,8 +58,9 @@ async def test_connection_refused_in_the_words_of_the_seed(lab: Lab, network: Ss
 async def test_a_name_that_is_none(network: SshNetwork) -> None:
     with pytest.raises(
         WorkerUnreachable, match=r"^Failed to connect to worker: host name .* not found"
-    ):
+    ) as unknown:
         await answer(network, WorkerSpec(id="w", host="no-such-host.invalid"))
+    assert "spelt right" in unknown.value.hint
 
 
 async def test_a_host_that_accepts_and_says_nothing_is_given_up(lab: Lab) -> None:
