@@ -272,6 +272,8 @@ def _follow(session: Session, task: Task, words: Any) -> int:
             raise
         finally:
             status.clear()
+        if on_terminal():
+            writer.finish_line()
     if not session.quiet:
         tell(result(task))
     return exit_code_of(task)

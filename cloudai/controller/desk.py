@@ -121,9 +121,10 @@ class Desk:
         link = self.controller.link(worker_id)
         if worker_id in self.controller.draining:
             raise WorkerNotActive(worker_id, why="it is draining; `cloudai resume` opens it again")
+        await link.ensure(timeout)
+        # Only now: that it is another worker's machine shows at the first sight of it.
         if link.twin:
             raise WorkerNotActive(worker_id, why=link.reason)
-        await link.ensure(timeout)
 
     # ---------------------------------------------------------------- workers
 

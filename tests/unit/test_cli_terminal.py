@@ -384,6 +384,16 @@ def test_ctrl_c_while_a_dispatched_image_is_pulled_says_that_it_goes_on(
     assert err.decode().splitlines()[0] == f"Task {TASK_ID} goes on."
 
 
+def test_the_result_stands_on_a_line_of_its_own_after_a_log_without_an_end(
+    home: Path, stub: StubController
+) -> None:
+    stub.on("POST /tasks/", Reply(make_running(), 201))
+    stub.on(ONE, make_running(), make_ended("completed", 0))
+    stub.on(LOGS, Reply(chunks=[b"no end"]))
+    with Screen(home, "task", "alpine", "--follow") as screen:
+        assert "no end\r\n✅ Task" in screen.until("completed")
+
+
 def test_ctrl_c_while_a_controller_is_being_started(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

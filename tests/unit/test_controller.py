@@ -566,6 +566,19 @@ async def test_two_workers_that_are_one_machine_are_not_booked_twice(a_bench):
         assert all(one.ok for one in await bench.desk.doctor("w1"))
 
 
+async def test_a_twin_that_is_first_seen_for_a_dispatch_takes_none(a_bench):
+    twin = FakeWorker(name="same")
+    async with a_bench(w1=twin, w2=twin).running() as bench:
+        await until(lambda: len(bench.engines) == 2, "the links")
+        second = bench.controller.fleet.link("w2")
+        await until(lambda: bool(second.twin), "it is known")
+        # As where its key was pinned a moment ago: not reached so far, and nothing known of it.
+        second.twin, second.sight = "", None
+        second.lost(WorkerUnreachable("its host key is not known"))
+        with pytest.raises(WorkerNotActive):
+            await bench.dispatch("w2")
+
+
 async def test_a_worker_in_trouble_sends_the_task_back_to_the_queue(a_bench):
     async with a_bench(w1=FakeWorker()).running() as bench:
         await until(lambda: "w1" in bench.engines, "the link")
