@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from statistics import median
 
@@ -37,7 +37,7 @@ ENDS = 40
 class Cost:
     """What was measured on one fleet and queue. Seconds of CPU."""
 
-    strategy: Strategy
+    name: str
     tasks: int
     workers: int
     placed: int
@@ -77,22 +77,46 @@ def a_board(tasks: int, workers: int, strategy: Strategy) -> Board:
             )
         )
     for i in range(tasks):
-        ask = Ask(
-            id=f"task-{i}",
-            user=f"user{random.randrange(50)}",
-            shape=random.choice(some),
-            priority=random.choice([25, 50, 50, 50, 75]),
-            since=NOW - tasks + i,
-            position=i,
-        )
-        board.add(ask, NOW)
+        board.add(an_ask(f"task-{i}", i, tasks, random, some), NOW)
     return board
 
 
-def cost(tasks: int, workers: int, strategy: Strategy = Strategy.SPREAD) -> Cost:
-    """Measures one fleet and queue."""
+def an_ask(task_id: str, i: int, tasks: int, random: Random, some: list[Shape]) -> Ask:
+    """One of the queue, submitted a second after the one before."""
+    return Ask(
+        id=task_id,
+        user=f"user{random.randrange(50)}",
+        shape=random.choice(some),
+        priority=random.choice([25, 50, 50, 50, 75]),
+        since=NOW - tasks + i,
+        position=i,
+    )
+
+
+def in_use(tasks: int, workers: int) -> Board:
+    """A fleet on which all that fitted runs and one task in fifty has just ended, before a board
+    that has never seen it, with as many tasks waiting as there ever were."""
+    random = Random(3)
+    full = a_board(tasks, workers, Strategy.SPREAD)
+    full.plan(NOW)
+    board = Board(Policy())
+    for i, place in enumerate(full.workers.places):
+        running = tuple(full.workers.running[i].values())
+        board.see(replace(place, free=full.workers.free[i], running=running))
+    some = shapes(Random(1))
+    for i in range(tasks):
+        board.add(an_ask(f"later-{i}", i, tasks, random, some), NOW)
+    for task_id in random.sample(sorted(board.workers.at), len(board.workers.at) // 50):
+        board.finish(task_id)
+    return board
+
+
+def cost(
+    tasks: int, workers: int, strategy: Strategy = Strategy.SPREAD, *, busy: bool = False
+) -> Cost:
+    """Measures one fleet and queue. ``busy``: on a fleet in use."""
     random = Random(2)
-    board = a_board(tasks, workers, strategy)
+    board = in_use(tasks, workers) if busy else a_board(tasks, workers, strategy)
     gc.collect()
     gc.freeze()
     began = time.process_time()
@@ -110,7 +134,8 @@ def cost(tasks: int, workers: int, strategy: Strategy = Strategy.SPREAD) -> Cost
         why(board, waiting, NOW + 2)
     asked = time.process_time() - began
     gc.unfreeze()
-    return Cost(strategy, tasks, workers, len(plan.placements), full, median(ends), asked)
+    name = "fleet in use" if busy else strategy.value
+    return Cost(name, tasks, workers, len(plan.placements), full, median(ends), asked)
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> float:
@@ -127,6 +152,7 @@ def lines(scale: float = 1.0) -> Iterator[str]:
     yield "scheduler          tasks  workers   placed   full pass  after one end       why"
     whole = cost(tasks, workers)
     yield _row(whole)
+    yield _row(cost(tasks, workers, busy=True))
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for strategy in (Strategy.LOAD_BALANCED, Strategy.PERFORMANCE_OPTIMIZED):
         yield _row(cost(tasks, workers, strategy))
@@ -138,12 +164,12 @@ def lines(scale: float = 1.0) -> Iterator[str]:
     slope = exponent([one.tasks for one in by_tasks], [one.full for one in by_tasks])
     yield f"a full pass grows with tasks to the power of {slope:.2f},"
     slope = exponent([one.workers for one in by_workers], [one.full for one in by_workers])
-    yield f"with workers to the power of {slope:.2f}; {most / 1024:.0f} MB at most, first row"
+    yield f"with workers to the power of {slope:.2f}; {most / 1024:.0f} MB at most, first rows"
 
 
 def _row(one: Cost) -> str:
     return (
-        f"{one.strategy.value[:14]:<14}{one.tasks:>10}{one.workers:>9}{one.placed:>9}"
+        f"{one.name[:14]:<14}{one.tasks:>10}{one.workers:>9}{one.placed:>9}"
         f"{one.full:>10.2f} s{one.after_one_end * 1000:>12.2f} ms{one.why * 1000:>7.0f} ms"
     )
 
