@@ -448,6 +448,27 @@ async def test_what_another_store_has_under_the_name_of_an_assignment_that_is_ov
         assert worker.containers[order.assignment_id].sight.phase is Phase.RUNNING
 
 
+async def test_another_container_under_the_name_of_one_that_is_removed_is_left(a_bench):
+    """Somebody made it by hand, labels and all: it is not the one that the assignment had."""
+    async with a_bench(w1=FakeWorker()).running() as bench:
+        worker, link = bench.workers["w1"], bench.controller.fleet.link("w1")
+        task = await bench.reach(await bench.submit(), State.RUNNING)
+        name, store_id = task.assignment.id, bench.service.store.id
+        worker.finish(name, 0)
+        await bench.ended(task)
+        await until(lambda: not worker.containers, "its own is removed")
+        order = Order(
+            assignment_id=name, task_id=task.id, store_id=store_id, spec=task.spec, env={}
+        )
+        worker.create(order)
+        worker.start(name)
+        await until(lambda: link.container(name) is not None, "it is seen")
+        for _ in range(5):
+            bench.controller.wake()
+            await asyncio.sleep(0.02)
+        assert worker.containers[name].sight.phase is Phase.RUNNING
+
+
 async def test_following_a_log_over_cut_streams_loses_and_doubles_nothing(a_bench):
     async with a_bench(w1=FakeWorker()).running() as bench:
         task = await bench.reach(await bench.submit(), State.RUNNING)
