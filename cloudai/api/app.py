@@ -72,21 +72,16 @@ def _unreadable(request: Request, error: Exception) -> JSONResponse:
     """What the framework refused, in our words: never the values that were sent."""
     assert isinstance(error, RequestValidationError)
     if any(one["loc"][0] == "body" for one in error.errors()):
-        # What is inside a JSON object is judged by read_request: this one was none.
-        return _answer(
-            InvalidInput(
-                "body: it is not a JSON object",
-                hint="send one as Content-Type: application/json; /docs shows examples",
-            )
-        )
+        # What is inside a JSON object is judged by read_request: this one was none, or curl's
+        # -d said that it is a form, and it was never read as what it is.
+        unsaid = "json" not in request.headers.get("content-type", "")
+        how = "send one as Content-Type: application/json; " if unsaid else ""
+        hint = f"{how}/docs shows examples"
+        return _answer(InvalidInput("body: it is not a JSON object", hint=hint))
     problems = [
         f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
     ]
-    # curl's -d says that it sends a form: the body is then never read as what it is.
-    sent = request.headers.get("content-type", "")
-    said = any(one["loc"] == ("body",) for one in error.errors()) and "json" not in sent
-    hint = "send an object as JSON, with the header Content-Type: application/json" if said else ""
-    return _answer(InvalidInput("; ".join(problems), hint=hint))
+    return _answer(InvalidInput("; ".join(problems)))
 
 
 def _no_such_page(request: Request, error: Exception) -> JSONResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 
 from cloudai.api.app import _unreadable, make_app
@@ -34,11 +35,13 @@ def test_what_is_shown_is_text():
 
 def test_a_body_that_is_no_json_object_is_told_how_to_be_one():
     """What curl sends unless it is told otherwise, and text that is torn."""
+    form = (b"content-type", b"application/x-www-form-urlencoded")
+    request = Request({"type": "http", "headers": [form]})
     for fault in (
         {"loc": ("body",), "msg": "Input should be a valid dictionary", "type": "dict_type"},
         {"loc": ("body", 1), "msg": "JSON decode error", "type": "json_invalid"},
     ):
-        answer = _unreadable(None, RequestValidationError([fault]))  # type: ignore[arg-type]
+        answer = _unreadable(request, RequestValidationError([fault]))
         error = json.loads(bytes(answer.body))["error"]
         assert (answer.status_code, error["exit_code"]) == (422, 2)
         assert error["message"] == "body: it is not a JSON object"
