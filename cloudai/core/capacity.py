@@ -202,14 +202,16 @@ class Free:
     def take(self, need: Resources, wish: Wish = ANY) -> tuple[int, ...]:
         """Holds ``need``, which must fit; answers which of ``devices``. Shares go where the
         least room is left (best fit), whole ones to the least devices that will do."""
+        chosen = self.choose(need.gpu_milli, wish) if need.gpu_milli else ()
+        self.take_these(need, chosen, wish)
+        return chosen
+
+    def take_these(self, need: Resources, chosen: Iterable[int], wish: Wish = ANY) -> None:
+        """Holds ``need`` with just these devices: what ``give`` undoes."""
         self.cpu -= need.cpu_milli
         self.memory -= need.memory
         self.storage -= need.storage
-        if not need.gpu_milli:
-            return ()
-        chosen = self.choose(need.gpu_milli, wish)
         self.hold(chosen, need.gpu_milli, wish)
-        return chosen
 
     def choose(self, milli: int, wish: Wish = ANY) -> tuple[int, ...]:
         """Which devices a request that fits would get."""

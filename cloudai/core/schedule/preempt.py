@@ -65,12 +65,8 @@ def _without_needless(ask: Ask, room: Free, chosen: list[Running]) -> list[Runni
     kept = list(chosen)
     for one in reversed(chosen):
         trial = room.copy()
-        trial.hold(one.devices, one.resources.gpu_milli, one.wish)
-        trial.cpu -= one.resources.cpu_milli
-        trial.memory -= one.resources.memory
-        trial.storage -= one.resources.storage
+        trial.take_these(one.resources, one.devices, one.wish)
         if trial.lacks(ask.shape.resources, ask.shape.wish) is None:
             kept.remove(one)
-            room.hold(one.devices, one.resources.gpu_milli, one.wish)
-            room.cpu, room.memory, room.storage = trial.cpu, trial.memory, trial.storage
+            room = trial
     return kept

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from cloudai.core.gpus import plain
 from cloudai.core.model import Strategy
 
 from .packing import Packing
@@ -58,7 +59,7 @@ class Strategies:
     def line(self, need: Need) -> Line | None:
         """The line of workers for it; ``None`` where each is to be looked at."""
         workers, shape = self.workers, need.shape
-        strategy = shape.strategy or self.default
+        strategy = self.of(shape)
         if strategy is Strategy.BINPACK:
             return None
         if strategy is Strategy.LOAD_BALANCED:
@@ -134,7 +135,7 @@ without such units): how models compare where no past run tells better."""
 
 def model_speed(model: str, clock: int | None, memory: int | None) -> float:
     """How fast a GPU is, relative to others. Unknown models: by memory and clock alone."""
-    name = "".join(letter for letter in model.lower() if letter.isalnum())
+    name = plain(model)
     known = [value for key, value in MODELS.items() if key in name]
     base = max(known) if known else (memory or 8 * 2**30) / 2**30 / 40
     return base * ((clock or 1500) / 1500 if not known else 1.0)

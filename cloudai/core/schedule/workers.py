@@ -401,7 +401,9 @@ class Workers:
         return view
 
     def forget_needs(self) -> None:
-        """Drops what is kept of conditions and wishes; every ``Need`` made so far with it."""
+        """Drops what is kept of conditions, wishes and rankings; every ``Need`` made so far with
+        it."""
+        self.lines.clear()
         self._conditions = {UNCONDITIONAL: self._conditions[UNCONDITIONAL]}
         self.views = {ANY: self.plain}
         self._columns.clear()
