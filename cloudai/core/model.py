@@ -83,6 +83,15 @@ class Placement(StrEnum):
     """Each on a worker of its own, or not at all."""
 
 
+class OnUnmet(StrEnum):
+    """What becomes of a task whose need can no longer be met (``TaskSpec.after``)."""
+
+    CANCEL = "cancel"
+    """It is cancelled: something that was wanted will not be."""
+    SKIP = "skip"
+    """It is left out, and nothing is wrong with that."""
+
+
 class Cause(StrEnum):
     """Why an assignment ended badly: what ``--retries`` can be limited to."""
 
@@ -402,6 +411,35 @@ class TaskSpec:
     group_rank: int = 0
     """0 to ``group_size - 1``."""
     placement: Placement = Placement.PACK
+    batch: str | None = None
+    """The batch it was submitted with."""
+    array: str | None = None
+    """The array it is an element of: its id is that one's, ``_`` and its index."""
+    array_index: int = 0
+    array_size: int = 1
+    """How many elements the array has."""
+    array_limit: int | None = None
+    """At most so many elements of the array hold a place at once."""
+    after: tuple[str, ...] = ()
+    """What must have ended first, and how: ``task-…:ok``, ``:failed`` or ``:any``; see
+    ``core.needs``."""
+    on_unmet: OnUnmet = OnUnmet.CANCEL
+    signal: str | None = None
+    """Sent first when it is to stop, to give it time for a checkpoint: ``USR1``."""
+    signal_before: float = 60.0
+    """Seconds it then has, and by which ``signal`` precedes the time limit."""
+    first_output: float | None = None
+    """Seconds within which it must write something."""
+    idle_output: float | None = None
+    """Seconds for which it may write nothing."""
+    task_type: str | None = None
+    """The template it was made from."""
+    uploads: tuple[str, ...] = ()
+    downloads: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    """Names, and where each is a file in the container; no values."""
+    ship_image: str | None = None
+    """The id of the image of this machine's engine that it runs."""
 
     @property
     def command(self) -> str:
@@ -459,6 +497,8 @@ class Task:
     """While queued: it is not placed earlier (it failed, and is given time)."""
     requeue: bool = False
     """While stopping: it goes back to the queue, since its place is needed."""
+    skipped: bool = False
+    """Once cancelled: it was left out, since a need of it was not met (``OnUnmet.SKIP``)."""
 
     @property
     def worker_id(self) -> str | None:

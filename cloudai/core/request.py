@@ -89,11 +89,12 @@ FIELDS = (
     *("time_limit", "grace", "idempotency_key", "on_lost", "lost_after"),
     *("priority", "strategy", "nodes", "gpu_model", "gpu_memory", "require", "avoid"),
     *("near", "apart", "preemptible", "retries", "retry_on"),
+    *("after", "on_unmet", "begin", "array"),
 )
 """All that may be sent; only ``docker_image`` must be."""
 OF_THE_QUEUE = (
     *("priority", "strategy", "nodes", "require", "avoid", "near", "apart"),
-    *("preemptible", "retries", "retry_on"),
+    *("preemptible", "retries", "retry_on", "after", "on_unmet", "begin", "array"),
 )
 """Those that mean nothing to a task that is dispatched past the queue."""
 

@@ -12,6 +12,7 @@ from cloudai.core.errors import StoreTooNew
 from cloudai.core.model import (
     Assignment,
     OnLost,
+    OnUnmet,
     Placement,
     Reservation,
     Resources,
@@ -25,7 +26,7 @@ from .rows import ASSIGNMENT, TASK
 
 Values = dict[str, Any]
 
-_COLUMNS_OF_SPEC = ("user_id", "name", "idempotency_key", "group")
+_COLUMNS_OF_SPEC = ("user_id", "name", "idempotency_key", "group", "batch", "array")
 _JSON_OF_SPEC = frozenset(field.name for field in dataclasses.fields(TaskSpec)) - {
     *_COLUMNS_OF_SPEC,
     "resources",
@@ -34,7 +35,7 @@ _NOTHING = {
     field.name: field.default
     for field in dataclasses.fields(TaskSpec)
     if field.default is None or field.default is False or field.default == ()
-}
+} | {"array_index": 0, "array_size": 1, "on_unmet": OnUnmet.CANCEL, "signal_before": 60.0}
 """Defaults that can never come to mean something else."""
 _RESOURCES = tuple(field.name for field in dataclasses.fields(Resources))
 _OF_RESERVATION = tuple(
@@ -59,6 +60,9 @@ TASK_COLUMNS: tuple[ColumnElement[Any], ...] = (
     TASK.c.failures,
     TASK.c.not_before,
     TASK.c.requeue,
+    TASK.c.batch_id,
+    TASK.c.array_id,
+    TASK.c.skipped,
 )
 ASSIGNMENT_COLUMNS: tuple[ColumnElement[Any], ...] = (
     ASSIGNMENT.c.task_id,
@@ -100,6 +104,7 @@ def spec_from_text(text: str, *, task_id: str, columns: Values) -> TaskSpec:
         if isinstance(value, list):
             fields[name] = tuple(value)
     fields["on_lost"] = OnLost(fields.get("on_lost", OnLost.WAIT))
+    fields["on_unmet"] = OnUnmet(fields.get("on_unmet", OnUnmet.CANCEL))
     fields["placement"] = Placement(fields.get("placement", Placement.PACK))
     if fields.get("strategy") is not None:
         fields["strategy"] = Strategy(fields["strategy"])
@@ -115,6 +120,8 @@ def task_values(task: Task) -> Values:
         "name": spec.name,
         "idempotency_key": spec.idempotency_key,
         "group_id": spec.group,
+        "batch_id": spec.batch,
+        "array_id": spec.array,
         "direct": task.direct,
         "created_at": task.created_at,
         "spec": spec_to_text(spec),
@@ -137,6 +144,7 @@ def standing_values(task: Task) -> Values:
         "failures": task.failures,
         "not_before": task.not_before,
         "requeue": task.requeue,
+        "skipped": task.skipped,
     }
 
 
@@ -169,12 +177,17 @@ def task_from(row: Row[Any]) -> Task:
         failures,
         not_before,
         requeue,
+        batch_id,
+        array_id,
+        skipped,
     ) = row[:split]
     columns = {
         "user_id": user_id,
         "name": name,
         "idempotency_key": idempotency_key,
         "group": group_id,
+        "batch": batch_id,
+        "array": array_id,
     }
     return Task(
         id=task_id,
@@ -191,6 +204,7 @@ def task_from(row: Row[Any]) -> Task:
         failures=failures,
         not_before=not_before,
         requeue=requeue,
+        skipped=skipped,
     )
 
 

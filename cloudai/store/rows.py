@@ -72,6 +72,8 @@ class TaskRow(SQLModel, table=True):
         Index("task_by_name", "name"),
         Index("task_by_worker", "worker_id"),
         Index("task_by_group", "group_id", sqlite_where=text("group_id IS NOT NULL")),
+        Index("task_by_batch", "batch_id", sqlite_where=text("batch_id IS NOT NULL")),
+        Index("task_by_array", "array_id", sqlite_where=text("array_id IS NOT NULL")),
         Index(
             "task_by_key",
             "user_id",
@@ -106,6 +108,9 @@ class TaskRow(SQLModel, table=True):
     failures: int = Field(sa_type=Integer)
     not_before: datetime | None = Field(default=None, sa_type=Moment)
     requeue: bool
+    batch_id: str | None = None
+    array_id: str | None = None
+    skipped: bool
 
 
 class AssignmentRow(SQLModel, table=True):
@@ -181,6 +186,62 @@ class ReservationRow(SQLModel, table=True):
     note: str = Field(sa_type=Text)
 
 
+class BatchRow(SQLModel, table=True):
+    """Tasks that were submitted together, from files."""
+
+    __tablename__ = "batch"
+    __table_args__ = (
+        Index("batch_by_name", "name"),
+        Index(
+            "batch_by_key",
+            "user_id",
+            "once_key",
+            unique=True,
+            sqlite_where=text("once_key IS NOT NULL"),
+        ),
+    )
+
+    position: int | None = Field(default=None, primary_key=True, sa_type=Integer)
+    id: str = Field(unique=True)
+    name: str | None = None
+    user_id: str
+    once_key: str | None = None
+    created_at: datetime = Field(sa_type=Moment)
+    tasks: int = Field(sa_type=Integer)
+    """How many it had when it was submitted."""
+    source: str = Field(sa_type=Text)
+    """JSON list: the names of its files."""
+
+
+class ScheduleRow(SQLModel, table=True):
+    """A batch that is submitted again and again, at times that a cron line says."""
+
+    __tablename__ = "schedule"
+
+    position: int | None = Field(default=None, primary_key=True, sa_type=Integer)
+    id: str = Field(unique=True)
+    user_id: str
+    line: str
+    """Five fields, as cron's."""
+    zone: str
+    """The time zone in which they are meant, by its IANA name."""
+    files: str = Field(sa_type=Text)
+    """JSON list of whole paths; read anew each time."""
+    settings: str = Field(sa_type=Text)
+    """JSON object: the values of ``--set``."""
+    missed: str
+    """``skip`` or ``once``: what becomes of times at which no controller ran."""
+    overlap: bool
+    created_at: datetime = Field(sa_type=Moment)
+    due_at: datetime = Field(sa_type=Moment)
+    """The next time."""
+    last_at: datetime | None = Field(default=None, sa_type=Moment)
+    """The latest time it was due."""
+    last_batch: str | None = None
+    last_outcome: str = Field(sa_type=Text)
+    """What came of it, in words."""
+
+
 class MetaRow(SQLModel, table=True):
     """Facts about the database itself."""
 
@@ -196,4 +257,6 @@ ASSIGNMENT: Table = METADATA.tables["assignment"]
 EVENT: Table = METADATA.tables["event"]
 WORKER_MARK: Table = METADATA.tables["worker_mark"]
 RESERVATION: Table = METADATA.tables["reservation"]
+BATCH: Table = METADATA.tables["batch"]
+SCHEDULE: Table = METADATA.tables["schedule"]
 META: Table = METADATA.tables["meta"]

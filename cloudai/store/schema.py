@@ -18,7 +18,7 @@ from .database import Database
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0003"
+HEAD = "0004"
 """The revision this program reads and writes."""
 
 

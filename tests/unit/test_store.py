@@ -16,6 +16,7 @@ from cloudai.core.model import (
     GIB,
     Assignment,
     OnLost,
+    OnUnmet,
     Placement,
     Resources,
     State,
@@ -108,6 +109,22 @@ specs = st.builds(
     group_size=st.integers(1, 256),
     group_rank=st.integers(0, 255),
     placement=st.sampled_from(Placement),
+    batch=optional_words,
+    array=optional_words,
+    array_index=st.integers(0, 2**31),
+    array_size=st.integers(1, 100_000),
+    array_limit=st.none() | st.integers(1, 1000),
+    after=tuples,
+    on_unmet=st.sampled_from(OnUnmet),
+    signal=optional_words,
+    signal_before=st.floats(0, 1e6),
+    first_output=st.none() | st.floats(0, 1e6),
+    idle_output=st.none() | st.floats(0, 1e6),
+    task_type=optional_words,
+    uploads=tuples,
+    downloads=tuples,
+    secrets=tuples,
+    ship_image=optional_words,
 )
 codes = st.none() | st.integers(-(2**31), 2**31)
 
@@ -148,6 +165,7 @@ def tasks(draw):
         failures=draw(st.integers(0, 100)),
         not_before=draw(st.none() | moments),
         requeue=draw(st.booleans()),
+        skipped=draw(st.booleans()),
     )
 
 
@@ -166,6 +184,7 @@ def test_a_task_comes_back_exactly_as_it_went_in(kept_open, task):
     assert type(found.state) is State
     assert type(found.spec.on_lost) is OnLost
     assert type(found.spec.placement) is Placement
+    assert type(found.spec.on_unmet) is OnUnmet
     assert found.spec.strategy is None or type(found.spec.strategy) is Strategy
     assert found.created_at.tzinfo is UTC
     assert kept_open.assignments(task.id) == ([task.assignment] if task.assignment else [])
@@ -183,6 +202,9 @@ def test_every_field_of_a_spec_is_covered_by_that_test():
         *("on_lost", "lost_after", "priority", "strategy", "nodes", "gpu_model", "gpu_memory"),
         *("require", "avoid", "near", "apart", "preemptible", "retries", "retry_on"),
         *("group", "group_size", "group_rank", "placement"),
+        *("batch", "array", "array_index", "array_size", "array_limit", "after", "on_unmet"),
+        *("signal", "signal_before", "first_output", "idle_output", "task_type"),
+        *("uploads", "downloads", "secrets", "ship_image"),
     }
 
 
@@ -524,7 +546,7 @@ def test_metrics_are_those_of_the_api(store):
 
 def test_versions_are_said(store):
     assert store.sqlite_version == sqlite3.sqlite_version
-    assert store.schema_version == "0003"
+    assert store.schema_version == "0004"
     assert store.integrity() == []
 
 

@@ -224,6 +224,8 @@ def test_a_database_of_any_schema_goes_on_with_nothing_tried_again(path):
         assert (task.failures, task.not_before, task.requeue) == (0, None, False)
         assert (task.spec.priority, task.spec.retries, task.spec.group) == (50, 0, None)
         assert (task.spec.strategy, task.spec.placement) == (None, Placement.PACK)
+        assert (task.spec.batch, task.spec.array, task.spec.after) == (None, None, ())
+        assert not task.skipped
         assert store.reservations(NOW) == []
         assert store.ledger(3600.0).usage(NOW) == {}
         assert store.integrity() == []
