@@ -13,6 +13,7 @@ PACKAGE = ROOT / "cloudai"
 MAY_IMPORT = {
     "core": set(),
     "scripts": set(),
+    "expressions": {"core"},
     "crash": set(),
     "disk": {"core"},
     "inventory": {"core", "disk"},
@@ -46,7 +47,7 @@ implementation (checked below)."""
 HOMES = {
     "asyncssh": {"shells"},
     "tenacity": {"shells"},
-    "jinja2": {"scripts"},
+    "jinja2": {"scripts", "expressions"},
     "sqlmodel": {"store"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
