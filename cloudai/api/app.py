@@ -19,7 +19,7 @@ from cloudai import __version__
 from cloudai.controller.desk import Desk
 from cloudai.core.errors import CloudaiError, InvalidInput, NotFound
 
-from . import controller, execute, groups, orphans, page, scheduler, tasks, workers
+from . import batches, controller, execute, groups, orphans, page, scheduler, tasks, workers
 from .doors import Doors
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def make_app(desk: Desk, doors: Doors) -> FastAPI:
     app.include_router(execute.router)
     app.include_router(tasks.router)
     app.include_router(groups.router)
+    app.include_router(batches.router)
     app.include_router(workers.router)
     app.include_router(orphans.router)
     app.include_router(scheduler.router)

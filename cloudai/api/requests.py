@@ -35,6 +35,26 @@ GROUP_EXAMPLES: dict[str, Example] = {
     ),
 }
 
+BATCH_EXAMPLES: dict[str, Example] = {
+    "a sweep": Example(
+        value={
+            "files": [
+                {
+                    "name": "sweep.yaml",
+                    "format": "yaml",
+                    "text": "defaults: {image: python:3.12}\n"
+                    "tasks:\n"
+                    "- name: train-{{ lr }}\n"
+                    "  matrix: {lr: [0.1, 0.01]}\n"
+                    "  command: python train.py --lr {{ lr }}\n",
+                }
+            ],
+            "set": {},
+            "once_key": "nightly-{{ date }}",
+        }
+    ),
+}
+
 RESERVATION_EXAMPLES: dict[str, Example] = {
     "for a user": Example(
         value={"worker_id": "gpu1", "req_cpu": 2.0, "req_gpu": 1.0, "user_id": "ann", "for": "4h"}

@@ -16,6 +16,7 @@ from cloudai.core.capacity import Free, GpuUse
 from cloudai.core.model import (
     GIB,
     Assignment,
+    Batch,
     ContainerSight,
     GpuProcess,
     Resources,
@@ -25,6 +26,7 @@ from cloudai.core.model import (
 )
 from cloudai.core.schedule import Why
 from cloudai.engines import Finding, Usage
+from cloudai.service import Standing
 
 Json = dict[str, Any]
 
@@ -93,6 +95,7 @@ def task(one: Task, *, reason: str = "", phase: str = "", link: Link | None = No
         **_wishes(spec),
         "failures": one.failures,
         "not_before": moment(one.not_before),
+        "skipped": one.skipped,
         "direct": one.direct,
         "worker_seen": _seen(one, link),
         "assignments": [assignment(held)] if held else [],
@@ -118,6 +121,68 @@ def _wishes(spec: TaskSpec) -> Json:
         "group_size": spec.group_size,
         "group_rank": spec.group_rank,
         "placement": str(spec.placement) if spec.group else None,
+        "after": list(spec.after),
+        "on_unmet": str(spec.on_unmet),
+        "batch": spec.batch,
+        "entry": spec.entry,
+        "fingerprint": spec.fingerprint,
+        "array": spec.array,
+        "array_index": spec.array_index if spec.array else None,
+        "array_size": spec.array_size if spec.array else None,
+        "array_limit": spec.array_limit,
+    }
+
+
+def standing(one: Standing) -> Json:
+    """How many tasks stand how; those that were left out are not among the cancelled."""
+    counts = {str(state): count for state, count in one.counts.items()}
+    return {
+        "size": one.size,
+        "counts": {**counts, "skipped": one.skipped},
+        "ended": one.ended,
+        "status": _status(one),
+        "started_at": moment(one.started_at),
+        "completed_at": moment(one.completed_at),
+    }
+
+
+def _status(one: Standing) -> str:
+    """One word for many tasks."""
+    if not one.ended:
+        begun = one.size > one.counts[State.QUEUED]
+        return "running" if begun else "queued"
+    bad = one.counts[State.FAILED] + one.counts[State.CANCELLED]
+    return "failed" if bad else "completed"
+
+
+def batch(one: Batch, stands: Standing) -> Json:
+    """A batch, and how its tasks stand."""
+    return {
+        "batch_id": one.id,
+        "name": one.name,
+        "user_id": one.user_id,
+        "once_key": one.once_key,
+        "created_at": moment(one.created_at),
+        "files": list(one.files),
+        "submitted": one.size,
+        **standing(stands),
+    }
+
+
+def array(array_id: str, stands: Standing, first: Task) -> Json:
+    """An array, and how its elements stand."""
+    return {
+        "task_id": array_id,
+        "array": array_id,
+        "user_id": first.spec.user_id,
+        "name": first.spec.name,
+        "docker_image": first.spec.image,
+        "command": first.spec.command,
+        "batch": first.spec.batch,
+        "array_size": first.spec.array_size,
+        "array_limit": first.spec.array_limit,
+        "created_at": moment(first.created_at),
+        **standing(stands),
     }
 
 

@@ -17,7 +17,7 @@ from cloudai.core.model import Phase, State, Task
 from cloudai.core.units import parse_since
 from cloudai.service import now
 
-from . import shapes
+from . import arrays, shapes
 from .requests import TASK_EXAMPLES
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
@@ -26,6 +26,7 @@ LONGEST_WAIT = 60.0
 """Seconds a request may wait at the most."""
 
 Wanted = Annotated[dict[str, Any], Body(openapi_examples=TASK_EXAMPLES)]
+Again = Annotated[dict[str, Any] | None, Body()]
 
 
 def desk_of(request: Request) -> Desk:
@@ -70,6 +71,8 @@ async def submit(request: Request, body: Wanted, dry_run: bool = False) -> Respo
     target = body.get("target")
     if isinstance(target, str):
         desk.controller.link(target)
+    if body.get("array") is not None:
+        return await arrays.submit(request, body, dry_run=dry_run)
     task, created = await desk.service.submit(
         body, default_user=request.app.state.default_user, dry_run=dry_run
     )
@@ -93,13 +96,22 @@ async def list_tasks(
     user: str | None = None,
     worker: str | None = None,
     name: str | None = None,
+    batch: str | None = None,
+    array: str | None = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> shapes.Json:
     """Newest first, with how many there are in all."""
     desk = desk_of(request)
     found, total = await desk.service.tasks(
-        states=status or (), user=user, worker=worker, name=name, limit=limit, offset=offset
+        states=status or (),
+        user=user,
+        worker=worker,
+        name=name,
+        batch=batch,
+        array=array,
+        limit=limit,
+        offset=offset,
     )
     return {"tasks": [shape(desk, task) for task in found], "total": total}
 
@@ -118,11 +130,16 @@ async def show(
     timeout: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 25.0,
     user: str | None = None,
 ) -> shapes.Json:
-    """One task; with ``until`` answers once it left ``starting``, or is final."""
+    """One task; with ``until`` answers once it left ``starting``, or is final. Of an array, how
+    its elements stand as a whole."""
     desk = desk_of(request)
     conditions = {"started": has_left_starting, "final": has_ended}
     if until is not None and until not in conditions:
         raise InvalidInput(f"until is {until!r}; it can be started or final")
+    found = await desk.service.locate(task_id)
+    if found.array is not None:
+        ended = until == "final"
+        return await arrays.shown(desk, found.array, until_ended=timeout if ended else 0.0)
     task = await desk.service.find(task_id)
     if user is not None and user != task.spec.user_id:
         raise TaskNotFound(f"{task_id} of {user}")
@@ -142,8 +159,12 @@ async def why(request: Request, task_id: str) -> shapes.Json:
 
 @router.patch("/{task_id}/cancel")
 async def cancel(request: Request, task_id: str) -> shapes.Json:
-    """Stops it, then kills it after its grace."""
+    """Stops it, then kills it after its grace; all elements of an array."""
     desk = desk_of(request)
+    found = await desk.service.locate(task_id)
+    if found.array is not None:
+        await desk.batches.cancel(found.array)
+        return await arrays.shown(desk, found.array)
     return shape(desk, await desk.service.cancel(task_id))
 
 
@@ -156,8 +177,27 @@ async def mark_lost(request: Request, task_id: str) -> shapes.Json:
 
 @router.delete("/{task_id}", status_code=204)
 async def forget(request: Request, task_id: str) -> None:
-    """Forgets a finished task and its logs."""
-    await desk_of(request).service.forget(task_id)
+    """Forgets a finished task and its logs; an array with all its elements."""
+    desk = desk_of(request)
+    found = await desk.service.locate(task_id)
+    if found.array is not None:
+        await desk.batches.forget(found.array)
+    else:
+        await desk.service.forget(task_id)
+
+
+@router.post("/{task_id}/retry", status_code=201)
+async def retry(request: Request, task_id: str, body: Again = None) -> shapes.Json:
+    """A task that failed or was cancelled once more, as a new one; of an array all such
+    elements, as a new array. ``env``: values for variables, which are gone with the old ones."""
+    desk = desk_of(request)
+    found = await desk.service.locate(task_id)
+    ref = found.array or (await desk.service.find(task_id)).id
+    _made, tasks = await desk.batches.retry(ref, body or {})
+    if found.array is not None:
+        assert tasks[0].spec.array is not None
+        return await arrays.shown(desk, tasks[0].spec.array)
+    return shape(desk, tasks[0])
 
 
 @router.get("/{task_id}/logs", response_class=StreamingResponse)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 import cloudai
-from cloudai.core.errors import InvalidInput, TaskNotFound, WorkerNotFound
+from cloudai.core.errors import InvalidInput, NotFound, TaskNotFound, WorkerNotFound
 
 from .connection import CONNECT_WITHIN, NotRunning, connect, translated
 from .errors import ControllerFailed, error_from_json
@@ -226,6 +226,13 @@ def task_path(task: str, *rest: str) -> str:
 def group_path(group: str, *rest: str) -> str:
     """``/groups/<group>/…``, for what ``core.names.is_group_id`` says is one."""
     return "/".join(("/groups", quote(group, safe=""), *rest))
+
+
+def batch_path(batch: str, *rest: str) -> str:
+    """``/batches/<batch>/…``. Raises ``NotFound`` for what can be no batch's id or name."""
+    if not batch or "/" in batch:
+        raise NotFound(f"Batch {batch} not found", hint="`cloudai batch status` lists them")
+    return "/".join(("/batches", quote(batch, safe=""), *rest))
 
 
 def worker_path(worker: str, *rest: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
@@ -31,14 +32,14 @@ from cloudai.core.errors import (
 )
 from cloudai.core.lifecycle import StopAsked
 from cloudai.core.lost import marked_lost
-from cloudai.core.model import Assignment, OnLost, State, Task, WorkerSpec
+from cloudai.core.model import Assignment, Batch, OnLost, State, Task, TaskSpec, WorkerSpec
 from cloudai.core.request import OF_THE_QUEUE
 from cloudai.core.schedule import Why
 from cloudai.core.symptoms import TELLING, symptom
 from cloudai.crash import point
 from cloudai.engines import Engine, Finding, Order, Usage
 from cloudai.inventory import add_worker, plan_worker, remove_worker
-from cloudai.service import Service, now
+from cloudai.service import Batches, Service, Standing, now
 from cloudai.shells import Terminal
 
 from .fleet import holds_by_worker
@@ -82,6 +83,35 @@ class Desk:
         self.controller = controller
         self.service: Service = controller.service
         self.host_keys = host_keys
+        self.batches = Batches(self.service)
+
+    # ---------------------------------------------------------------- many tasks
+
+    async def submit_batch(
+        self, body: Mapping[str, object], *, default_user: str, dry_run: bool = False
+    ) -> tuple[Batch, list[Task], bool]:
+        """A whole batch; see ``Batches.submit``. Also raises ``WorkerNotFound`` for a target
+        that is none."""
+        return await self.batches.submit(
+            body, default_user=default_user, dry_run=dry_run, check=self._check_targets
+        )
+
+    def _check_targets(self, specs: Sequence[TaskSpec]) -> None:
+        for target in sorted({spec.target for spec in specs if spec.target is not None}):
+            self.controller.link(target)
+
+    async def standing(self, ref: str, *, until_ended: float = 0.0) -> Standing:
+        """How a batch or array stands; once all of it has ended, or after so many seconds."""
+        deadline = time.monotonic() + until_ended
+        while True:
+            ear, began = self.controller.ends.listen(), time.monotonic()
+            standing = await self.batches.standing(ref)
+            took, left = time.monotonic() - began, deadline - time.monotonic()
+            if standing.ended or left <= 0:
+                return standing
+            await ear.wait(left)
+            # Counting a hundred thousand after each of them ended would leave time for no more.
+            await asyncio.sleep(10 * took)
 
     # ---------------------------------------------------------------- dispatch
 

@@ -133,7 +133,7 @@ class Effects:
             task_id=task.id,
             store_id=self.service.store.id,
             spec=task.spec,
-            env=await self.service.in_thread(self.service.vault.get, task.id),
+            env=await self.service.in_thread(self.service.values, task),
             peers=self._peers(task),
         )
         try:

@@ -33,6 +33,7 @@ from .effects import Effects
 from .fleet import Fleet
 from .groups import Groups
 from .link import Link, Reach
+from .needs import Needs
 from .planning import Planner
 from .setbacks import Setbacks
 from .sharing import Sharing
@@ -85,6 +86,7 @@ class Controller:
         self.groups = Groups()
         self.sharing = Sharing(service, self.fleet, changed=self.wake)
         self.setbacks = Setbacks()
+        self.needs = Needs(service)
         self.effects = Effects(
             service,
             self.collector,
@@ -104,6 +106,8 @@ class Controller:
         self._begun = self._done = 0
         """Passes."""
         self._passed = Signal()
+        self.ends = Signal()
+        """A task has ended."""
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._touched: dict[str, float] = {}
@@ -127,6 +131,9 @@ class Controller:
     def _task_changed(self, task: Task) -> None:
         self._touched[task.id] = time.monotonic()
         self.effects.changed(task)
+        self.needs.changed(task)
+        if task.state.final:
+            self.ends.fire()
         if signal := self._signals.get(task.id):
             signal.fire()
         self.wake()
@@ -313,7 +320,8 @@ class Controller:
             closed=self._closed(),
             reserved=self.sharing.by_worker(moment),
         )
-        self.planner.queue(waiting, active, self._refusals(), moment)
+        held, never = await self.needs.look(waiting, active, moment)
+        self.planner.queue(waiting, active, self._refusals(), moment, held)
         if waiting:
             await self.planner.follow_use(self.service, active, moment)
         plan = self.planner.plan(moment)
@@ -326,6 +334,8 @@ class Controller:
             await self._stop_for_another(by_id.get(victim.task_id), victim.reason)
         for task, why in self.groups.half_started(active, set(self._busy)):
             await self._stop_for_another(task, why)
+        if never:
+            await self.service.record_all(never)
 
     async def _stop_for_another(self, task: Task | None, why: str) -> None:
         """It goes back to the queue once it has ended."""

@@ -21,7 +21,7 @@ from .loop import Controller
 
 T = TypeVar("T")
 
-OURS = re.compile(r"(task-[0-9]{1,12}-[a-z0-9]{1,32})\.([1-9][0-9]{0,8})")
+OURS = re.compile(r"(task-[0-9]{1,12}-[a-z0-9]{1,32}(?:_[0-9]{1,10})?)\.([1-9][0-9]{0,8})")
 """An assignment's id as cloudai makes them: anyone can write labels."""
 GRACE = 10.0
 """Seconds between the polite and the hard stop."""

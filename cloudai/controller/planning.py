@@ -27,7 +27,7 @@ from cloudai.core.schedule import (
 from cloudai.core.usage import Used, gpu_hours_within, kind_of, use_of
 from cloudai.service import Service
 
-from .fleet import Fleet, free_now, hold_of, local_clock, why_closed
+from .fleet import Fleet, free_now, hold_of, why_closed
 from .groups import comes_again
 from .link import Link
 
@@ -92,9 +92,11 @@ class Planner:
         active: Iterable[Task],
         refused: Mapping[str, Mapping[str, str]],
         now: datetime,
+        held: Mapping[str, str] = NONE,
     ) -> None:
         """The tasks that wait, in the order of submission, of all that are ``active``.
-        ``refused``: task -> worker -> why it was not admitted there a moment ago."""
+        ``refused``: task -> worker -> why it was not admitted there a moment ago. ``held``: why
+        some are not to be placed yet, whatever is free."""
         # Who of a group has ended is not waited for, nor who has gone ahead and comes again.
         sizes = Counter(
             task.spec.group
@@ -105,7 +107,8 @@ class Planner:
         for task in waiting:
             known = self._asks.get(task.id)
             refusals = refused.get(task.id, NONE)
-            plain = not refusals and task.not_before is None and task.spec.group is None
+            before = held.get(task.id, "")
+            plain = not (refusals or before or task.not_before or task.spec.group)
             if known is not None and plain and not known.held and not known.refused:
                 asks[task.id] = known  # what a task asks for never changes
                 continue
@@ -113,7 +116,7 @@ class Planner:
                 task,
                 self._positions.setdefault(task.id, len(self._positions)),
                 kind=kind_of(task.spec),
-                held=_held(task, now),
+                held=before or _held(task, now),
                 refused=refusals,
             )
             group = task.spec.group if not comes_again(task) else None
@@ -230,7 +233,11 @@ def use_by_user(
 def _held(task: Task, now: datetime) -> str:
     """Why it is not to be placed yet, whatever is free."""
     if task.not_before is not None and task.not_before > now:
-        return task.reason or f"not before {local_clock(task.not_before)}"
+        begins = task.not_before.astimezone()
+        today = begins.date() == now.astimezone().date()
+        return task.reason or f"not before {begins:%H:%M}" + (
+            "" if today else f"{begins: on %Y-%m-%d}"
+        )
     return ""
 
 

@@ -7,7 +7,7 @@
       │ ├────Refused──────┘ └─StartFailed─► failed└─Gone, Restarted─► failed
       │ └────Lost(requeue), from any worker;  Lost ─► failed | cancelled
       └──StopAsked──► cancelled   StopAsked ──► stopping ──Exited/Gone──► cancelled | failed
-      Adopted: queued ──► running
+      Adopted: queued ──► running           Unmet: queued ──► cancelled
 
 Two ways lead back to the queue besides. Where retries are left for that cause, a bad end
 (Exited, StartFailed, Gone, Lost) goes there instead of to failed, counts a failure and waits
@@ -138,6 +138,15 @@ class Adopted:
     gpus: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmet:
+    """What it needs can no longer come: it will not start. ``skip``: that is as it should be."""
+
+    at: datetime
+    reason: str
+    skip: bool = False
+
+
 Event = (
     Placed
     | Refused
@@ -149,6 +158,7 @@ Event = (
     | Restarted
     | Lost
     | Adopted
+    | Unmet
 )
 
 
@@ -208,6 +218,10 @@ def advance(task: Task, event: Event) -> Task | None:
             return _exited(task, event)
         case StopAsked(), _:
             return _stop_asked(task, event)
+        case Unmet(), State.QUEUED:
+            word = "left out" if event.skip else "not started"
+            ended = _end(task, State.CANCELLED, event.at, f"{word}: {event.reason}", close=False)
+            return replace(ended, skipped=event.skip)
         case Gone(), State.RUNNING:
             why = event.reason or "its container is gone"
             return _failed(task, event.at, why, Cause.LOST, harvested=True)

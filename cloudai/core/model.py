@@ -413,6 +413,10 @@ class TaskSpec:
     placement: Placement = Placement.PACK
     batch: str | None = None
     """The batch it was submitted with."""
+    entry: str | None = None
+    """Which of the batch's entries it comes from: needs may name that."""
+    fingerprint: str | None = None
+    """Of one of a batch; see ``core.fingerprint``."""
     array: str | None = None
     """The array it is an element of: its id is that one's, ``_`` and its index."""
     array_index: int = 0
@@ -521,3 +525,19 @@ class Reservation:
     created_at: datetime
     created_by: str = ""
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Tasks that were submitted together, from files."""
+
+    id: str
+    name: str | None = None
+    user_id: str
+    once_key: str | None = None
+    """At most one batch of its user has it."""
+    created_at: datetime
+    size: int
+    """How many tasks it had when it was submitted."""
+    files: tuple[str, ...] = ()
+    """Their names."""

@@ -11,9 +11,11 @@ from .wording import shown
 LONGEST = 63
 TASK_PREFIX = "task-"
 """Ids of tasks begin so; names of other things may not."""
+BATCH_PREFIX = "batch-"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _GROUP_ID = re.compile(r"group-[0-9]+-[a-z0-9]+")
+_BATCH_ID = re.compile(r"batch-[0-9]+-[a-z0-9]+")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RUN_AS_PART = r"(?:[0-9]{1,10}|[A-Za-z_][A-Za-z0-9._-]*\$?)"
@@ -49,16 +51,28 @@ def is_group_id(text: str) -> bool:
     return _GROUP_ID.fullmatch(text) is not None
 
 
+def is_batch_id(text: str) -> bool:
+    """Whether it can only be the id of a batch."""
+    return _BATCH_ID.fullmatch(text) is not None
+
+
 def check_worker_id(text: str, *, what: str = "worker") -> str:
     """A worker's id: letters, digits, ``.``, ``_``, ``-``; at most 63; no ``task-`` in front."""
     return _not_an_id(_check(text, _NAME, what=what, right=_OF_LETTERS), what)
 
 
 def check_task_name(text: str, *, what: str = "name") -> str:
-    """A task's ``--name``: as a worker's id, and not like the id of a placement group."""
-    if _GROUP_ID.fullmatch(text):
-        raise _refuse(what, text, "looks like a group's id", "begin it with another word")
+    """A task's ``--name``: as a worker's id, and not like the id of a placement group or
+    of a batch."""
+    if is_group_id(text) or text.startswith(BATCH_PREFIX):
+        kind = "group" if is_group_id(text) else "batch"
+        raise _refuse(what, text, f"looks like a {kind}'s id", "begin it with another word")
     return _not_an_id(_check(text, _NAME, what=what, right=_OF_LETTERS), what)
+
+
+def check_entry_id(text: str, *, what: str = "id") -> str:
+    """What the entries of a batch are called in it: as a worker's id."""
+    return _check(text, _NAME, what=what, right=_OF_LETTERS)
 
 
 def check_user(text: str, *, what: str = "user_id") -> str:

@@ -9,15 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
+from .arrays import Elements, parse_array
 from .errors import InvalidInput
 from .image import check_image
 from .labels import node_of
-from .model import DEFAULT_RESOURCES, MIB, NORMAL_PRIORITY, OnLost, Resources, Strategy, TaskSpec
+from .model import (
+    DEFAULT_RESOURCES,
+    MIB,
+    NORMAL_PRIORITY,
+    OnLost,
+    OnUnmet,
+    Resources,
+    Strategy,
+    TaskSpec,
+)
 from .mounts import check_mount, mount_target
 from .names import check_env_name, check_run_as, check_task_name, check_user, check_worker_id
-from .units import parse_amount, parse_cpus, parse_duration, parse_gpus
+from .needs import check_after
+from .units import parse_amount, parse_begin, parse_cpus, parse_duration, parse_gpus
 from .wishes import (
     check_each,
     check_expression,
@@ -162,7 +174,23 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
         preemptible=request.quantity("preemptible", check_flag, otherwise=False),
         retries=retries,
         retry_on=retry_on,
+        after=check_after(request.body["after"]) if request.body.get("after") else (),
+        on_unmet=request.read("on_unmet", _on_unmet, otherwise=OnUnmet.CANCEL),
     )
+
+
+def array_of(body: Mapping[str, object]) -> Elements | None:
+    """The elements that are asked for; ``None``: one task. Raises ``InvalidInput``."""
+    return None if body.get("array") is None else parse_array(body["array"])
+
+
+def begin_of(body: Mapping[str, object], now: datetime) -> datetime | None:
+    """Before which moment it is not to start: RFC 3339 (UTC where no zone is given), seconds
+    since the epoch, or a duration from ``now`` such as ``2h``. Raises ``InvalidInput``."""
+    if (value := body.get("begin")) is None:
+        return None
+    text = _text(value if isinstance(value, str) else str(value), what="begin")
+    return parse_begin(text, now, what="begin")
 
 
 _EXPRESSIONS = "expressions such as zone=lab"
@@ -380,6 +408,13 @@ def _on_lost(text: str, *, what: str) -> OnLost:
         return OnLost(text)
     except ValueError:
         raise _refuse(what, text, "give wait, requeue or fail") from None
+
+
+def _on_unmet(text: str, *, what: str) -> OnUnmet:
+    try:
+        return OnUnmet(text)
+    except ValueError:
+        raise _refuse(what, text, "give cancel or skip") from None
 
 
 def _lost_after(request: Request) -> float:

@@ -200,6 +200,28 @@ def parse_since(text: str, now: datetime, *, what: str = "since") -> int:
     return max(0, _since_epoch(now) - int(Decimal(repr(ago)) * 10**9))
 
 
+def parse_begin(text: str, now: datetime, *, what: str = "begin") -> datetime:
+    """A moment: RFC 3339 (UTC where no zone is given), seconds since the epoch, or a duration
+    after ``now`` such as ``2h``; at most ten years ahead.
+
+    ``now`` carries a time zone. Raises ``InvalidInput``.
+    """
+    right = "give a moment such as 2026-01-31T02:00:00Z, or how long from now, such as 2h"
+    if found := _MOMENT.fullmatch(text):
+        whole = _nanoseconds(text, found, what=what, right=right)
+        at = _EPOCH + timedelta(microseconds=whole // 1000)
+    elif re.fullmatch(r"[0-9]{10}(\.[0-9]{1,9})?", text):
+        at = _EPOCH + timedelta(seconds=float(text))
+    else:
+        try:
+            at = now + timedelta(seconds=parse_duration(text, what=what))
+        except InvalidInput:
+            raise _refuse(what, text, "is no moment", right) from None
+    if at > now + timedelta(seconds=MOST_SECONDS):
+        raise _refuse(what, text, "is more than ten years ahead", right)
+    return at
+
+
 def _nanoseconds(text: str, found: re.Match[str], *, what: str, right: str) -> int:
     day, clock, fraction, zone = found.groups()
     iso = f"{day}T{clock or '00:00'}{(zone or 'Z').upper().replace('Z', '+00:00')}"

@@ -32,6 +32,7 @@ from cloudai.core.model import (
 from cloudai.core.wording import insufficient
 
 from . import Happening, LogRecord, NotAdmitted, Order
+from .arrays import array_env
 from .groups import group_env
 
 KILLED, TERMINATED, NO_RECORD = 137, 143, 255
@@ -180,7 +181,7 @@ class FakeWorker:
                 limits={"cpu_milli": asked.cpu_milli, "memory": asked.memory},
             ),
             self.jobs.get(spec.image, Job()),
-            {**group_env(order), **order.env},
+            {**array_env(order.spec), **group_env(order), **order.env},
         )
         self.containers[name] = container
         self._tell(name, "create")

@@ -7,14 +7,15 @@ is the only home of ruamel.yaml.
 
 from __future__ import annotations
 
+from cloudai.core.problems import FileInvalid
+
 from .file import InventoryFile, Snapshot
-from .problems import InventoryError
 from .reading import parse
 from .specs import check_worker
 from .writing import add_worker, plan_worker, remove_worker
 
 __all__ = [
-    "InventoryError",
+    "FileInvalid",
     "InventoryFile",
     "Snapshot",
     "add_worker",

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from cloudai.core.model import WorkerSpec
 from cloudai.core.policy import Policy
+from cloudai.core.problems import NOWHERE, FileInvalid, Place, Problem
 from cloudai.disk import write_whole
 
-from .problems import NOWHERE, InventoryError, Place, Problem
 from .reading import read_fleet
 from .tree import LARGEST
 
@@ -61,7 +61,7 @@ class InventoryFile:
         before = self._workers
         try:
             self._look()
-        except InventoryError as wrong:
+        except FileInvalid as wrong:
             self._error = wrong.message
         if self._workers is None:
             self._workers = {}
@@ -109,7 +109,7 @@ class InventoryFile:
         """Takes over the last good one of that path, where it is remembered."""
         if self._kept is None:
             return
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, InventoryError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, FileInvalid):
             kept = json.loads(self._kept.read_bytes())
             if kept["path"] == str(path):
                 fleet = read_fleet(kept["text"], source=str(path))
@@ -117,7 +117,7 @@ class InventoryFile:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file whole. Raises ``InventoryError``; a pipe or a device is never opened."""
+    """The file whole. Raises ``FileInvalid``; a pipe or a device is never opened."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise _unreadable(path, "is not a file")
@@ -128,14 +128,14 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode(content: bytes, *, source: str) -> str:
-    """The file's text, without a byte order mark. Raises ``InventoryError`` if not UTF-8."""
+    """The file's text, without a byte order mark. Raises ``FileInvalid`` if not UTF-8."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as wrong:
         line = content.count(b"\n", 0, wrong.start) + 1
         column = wrong.start - content.rfind(b"\n", 0, wrong.start)
         problem = Problem(Place(line, column), "is not UTF-8; save it as such")
-        raise InventoryError(source, [problem]) from None
+        raise FileInvalid(source, [problem]) from None
 
 
 def _stamp(path: Path) -> _Stamp | None:
@@ -149,5 +149,5 @@ def _stamp(path: Path) -> _Stamp | None:
     return (seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino, seen.st_dev)
 
 
-def _unreadable(path: Path, why: str) -> InventoryError:
-    return InventoryError(str(path), [Problem(NOWHERE, why)])
+def _unreadable(path: Path, why: str) -> FileInvalid:
+    return FileInvalid(str(path), [Problem(NOWHERE, why)])

@@ -9,9 +9,9 @@ from cloudai.core.errors import InvalidInput
 from cloudai.core.model import WorkerSpec
 from cloudai.core.names import check_worker_id
 from cloudai.core.policy import Policy
+from cloudai.core.problems import Place, Problems
 from cloudai.core.wording import did_you_mean, shown
 
-from .problems import Place, Problems
 from .ranges import Range, fill, has_placeholder, read_range
 from .scheduling import PolicyReader, as_table
 from .schema import (
@@ -70,7 +70,7 @@ class Fleet:
 def parse(text: str, *, source: str) -> dict[str, WorkerSpec]:
     """Workers by id, in the order written. ``source`` names the text in messages.
 
-    Raises ``InventoryError`` with all that is wrong, a line each.
+    Raises ``FileInvalid`` with all that is wrong, a line each.
     """
     return read_fleet(text, source=source).workers
 

@@ -12,11 +12,11 @@ from cloudai.core.errors import InvalidInput
 from cloudai.core.model import Strategy
 from cloudai.core.names import check_user
 from cloudai.core.policy import EVERYONE, Policy, Quota
+from cloudai.core.problems import Place, Problems
 from cloudai.core.units import parse_cpus, parse_duration
 from cloudai.core.wishes import check_strategy
 from cloudai.core.wording import did_you_mean, shown
 
-from .problems import Place, Problems
 from .tree import Entry, Node, Table, Text
 
 T = TypeVar("T")

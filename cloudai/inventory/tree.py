@@ -25,9 +25,8 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.reader import ReaderError
 
+from cloudai.core.problems import FileInvalid, Place, Problems
 from cloudai.core.wording import shown, visible
-
-from .problems import InventoryError, Place, Problems
 
 LARGEST = 1024 * 1024
 """Bytes of a file; thousands of workers fit by ranges into a few hundred."""
@@ -89,7 +88,7 @@ def read_tree(text: str, problems: Problems, *, what: str = INVENTORY) -> Table 
     """The tree of a whole inventory, ``None`` where nothing is written. ``what``: what to say
     where the text is no keys and values at all.
 
-    What is wrong is added to ``problems``; raises ``InventoryError`` where reading cannot go on:
+    What is wrong is added to ``problems``; raises ``FileInvalid`` where reading cannot go on:
     not YAML, too large, too deep, or with more than one reading.
     """
     _check_text(text, problems)
@@ -171,7 +170,7 @@ class _Builder:
                 self._close(event)
         return self.root
 
-    def _stop(self, event: Event, text: str) -> InventoryError:
+    def _stop(self, event: Event, text: str) -> FileInvalid:
         return self.problems.stop(_place(event.start_mark), text)
 
     def _node(self, event: NodeEvent) -> None:

@@ -17,10 +17,10 @@ from ruamel.yaml.comments import CommentedMap
 
 from cloudai.core.errors import Conflict, WorkerNotFound
 from cloudai.core.model import WorkerSpec
+from cloudai.core.problems import NOWHERE, FileInvalid, Problem, Problems
 
 from .atomic import write_text
 from .file import decode, read_bytes
-from .problems import NOWHERE, InventoryError, Problem, Problems
 from .reading import Fleet, read_fleet
 from .specs import check_worker, values_of
 from .tree import Entry, Table, Text, read_tree
@@ -36,7 +36,7 @@ def add_worker(path: Path, spec: WorkerSpec) -> None:
 
     Makes the file, and folders above it, where there are none. ``spec.groups`` and
     ``spec.place`` say nothing here. Raises ``Conflict`` where the id is taken, ``InvalidInput``
-    or ``InventoryError`` where the worker or the file cannot be meant, ``StoreFailed`` where
+    or ``FileInvalid`` where the worker or the file cannot be meant, ``StoreFailed`` where
     the disk refuses.
     """
     check_worker(spec)
@@ -69,7 +69,7 @@ def remove_worker(path: Path, worker_id: str) -> None:
     """Takes the worker's entry out; comments above it stay.
 
     Raises ``WorkerNotFound``; ``Conflict`` where it comes from a range, saying what to write
-    instead; ``InventoryError`` and ``StoreFailed`` as ``add_worker``.
+    instead; ``FileInvalid`` and ``StoreFailed`` as ``add_worker``.
     """
 
     def edit(text: str, source: str) -> str:
@@ -240,7 +240,7 @@ def _compare(
     added: WorkerSpec | None = None,
     removed: str | None = None,
 ) -> None:
-    """Raises ``InventoryError`` unless the edited text says the same, but for that worker."""
+    """Raises ``FileInvalid`` unless the edited text says the same, but for that worker."""
     wanted = _placeless(before.workers)
     if removed is not None:
         del wanted[removed]
@@ -248,7 +248,7 @@ def _compare(
         after = read_fleet(edited, source=source)
         now = _placeless(after.workers)
         found = now.pop(added.id) if added is not None else None
-    except (InventoryError, KeyError):
+    except (FileInvalid, KeyError):
         raise _too_odd(source) from None
     same = now == wanted and after.policy == before.policy
     if not same or (found and added and _given(added, found)):
@@ -259,6 +259,6 @@ def _placeless(workers: Mapping[str, WorkerSpec]) -> dict[str, WorkerSpec]:
     return {worker_id: replace(spec, place="") for worker_id, spec in workers.items()}
 
 
-def _too_odd(source: str) -> InventoryError:
+def _too_odd(source: str) -> FileInvalid:
     why = "is written in a way that cannot be edited safely; edit it by hand"
-    return InventoryError(source, [Problem(NOWHERE, why)])
+    return FileInvalid(source, [Problem(NOWHERE, why)])

@@ -22,12 +22,12 @@ from typing import Any
 from cloudai.core.errors import InvalidInput
 from cloudai.core.model import GIB, Resources
 from cloudai.core.names import check_worker_id
+from cloudai.core.problems import NOWHERE, Problems
+from cloudai.core.problems import Place as At
 from cloudai.core.schedule import Place, empty_place
 from cloudai.core.units import PIB, parse_amount, parse_cpus
 from cloudai.core.wishes import check_gpu_model
 from cloudai.core.wording import did_you_mean, shown
-from cloudai.inventory.problems import NOWHERE, Problems
-from cloudai.inventory.problems import Place as At
 from cloudai.inventory.ranges import read_range
 from cloudai.inventory.schema import check_label_key
 from cloudai.inventory.tree import Node, Table, Text, read_tree

@@ -33,10 +33,9 @@ def by_id(task_id: str) -> Selection:
     return WHOLE.where(TASK.c.id == task_id)
 
 
-def by_prefix(prefix: str, *, limit: int) -> Selection:
-    """Newest first, as their ids say. A range, not LIKE: nothing in ``prefix`` is a wildcard."""
-    within = and_(TASK.c.id >= prefix, TASK.c.id < prefix + _AFTER_ALL)
-    return WHOLE.where(within).order_by(TASK.c.id.desc()).limit(limit)
+def begins_with(column: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
+    """A range, not LIKE: nothing in ``prefix`` is a wildcard."""
+    return and_(column >= prefix, column < prefix + _AFTER_ALL)
 
 
 def by_name(name: str) -> Selection:
@@ -47,6 +46,11 @@ def by_name(name: str) -> Selection:
 def by_group(group_id: str) -> Selection:
     """All of a placement group, in the order they were submitted."""
     return WHOLE.where(TASK.c.group_id == group_id).order_by(TASK.c.position)
+
+
+def whole_of(*conditions: ColumnElement[bool]) -> Selection:
+    """Tasks that meet all of these, in the order of submission."""
+    return WHOLE.where(*conditions).order_by(TASK.c.position)
 
 
 def by_key(user_id: str, key: str) -> Selection:
@@ -80,6 +84,8 @@ def matching(
     user: str | None,
     worker: str | None,
     name: str | None,
+    batch: str | None,
+    array: str | None,
 ) -> list[ColumnElement[bool]]:
     """Conditions on tasks; none of them: all tasks."""
     conditions: list[ColumnElement[bool]] = []
@@ -91,6 +97,10 @@ def matching(
         conditions.append(TASK.c.worker_id == worker)
     if name is not None:
         conditions.append(TASK.c.name == name)
+    if batch is not None:
+        conditions.append(TASK.c.batch_id == batch)
+    if array is not None:
+        conditions.append(TASK.c.array_id == array)
     return conditions
 
 

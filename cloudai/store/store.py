@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,20 +18,34 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 
+from cloudai.core.arrays import element_id
 from cloudai.core.errors import Conflict, NotFound, StoreFailed, TaskNotFound
 from cloudai.core.lifecycle import Event, advance
-from cloudai.core.model import Assignment, Reservation, State, Task
+from cloudai.core.model import Assignment, Batch, Reservation, State, Task
+from cloudai.core.names import BATCH_PREFIX
+from cloudai.core.needs import Tally, plain_id, split_element
 from cloudai.core.usage import Ledger
 
-from . import books, queries
+from . import books, queries, sets
 from .database import Database
 from .identity import introduce
 from .mapping import assignment_from, assignment_values, standing_values, task_from, task_values
-from .rows import ASSIGNMENT, EVENT, TASK, WORKER_MARK
+from .rows import ASSIGNMENT, BATCH, EVENT, TASK, WORKER_MARK
 from .schema import HEAD, bring_up_to_date
+from .sets import Standing
 from .story import EventRow, tell
 
 _LISTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What a word means: a task, or an array."""
+
+    task: Task | None = None
+    array: str | None = None
+    example: int = 0
+    """An index that the array has."""
 
 
 class Store:
@@ -97,6 +111,49 @@ class Store:
             _insert_tasks(connection, new, what=what, text=text)
         return answers
 
+    def submit_array(self, tasks: Sequence[Task]) -> list[Task]:
+        """The elements of an array, all of it or nothing. The first one's idempotency key makes
+        the array; a known one answers what is left of the array made before, and raises
+        ``Conflict`` where it made a task that is of none."""
+        with self._database.write() as connection:
+            before = _made_before(connection, tasks[0], {})
+            if before is None:
+                _insert_tasks(connection, tasks, what="submitted", text="")
+                return list(tasks)
+            if before.spec.array is None:
+                raise Conflict(
+                    f"The idempotency key {before.spec.idempotency_key} made the task {before.id},"
+                    " which is of no array",
+                    hint="give another key",
+                    task_id=before.id,
+                )
+            return _all(connection, queries.whole_of(sets.members(before.spec.array)))
+
+    def again(self, ref: str) -> list[Task]:
+        """Those tasks of a batch or array, or the task, that ended without completing, in the
+        order of submission."""
+        poor = TASK.c.state.in_((State.FAILED, State.CANCELLED))
+        with self._database.read() as connection:
+            return _all(connection, queries.whole_of(sets.members(ref), poor))
+
+    def forget_batch(self, batch_id: str) -> None:
+        """Forgets a batch of which no task is left; another, or none of that id, is fine."""
+        left = select(TASK.c.position).where(TASK.c.batch_id == batch_id).exists()
+        with self._database.write() as connection:
+            connection.execute(delete(BATCH).where(BATCH.c.id == batch_id, ~left))
+
+    def submit_batch(self, batch: Batch, tasks: Sequence[Task]) -> tuple[Batch, bool]:
+        """A batch with all its tasks, or nothing, and whether it is new: a user's known key
+        answers the batch that it made before."""
+        with self._database.write() as connection:
+            if batch.once_key is not None:
+                before = sets.batch_by_key(connection, batch.user_id, batch.once_key)
+                if before is not None:
+                    return before, False
+            sets.add_batch(connection, batch)
+            _insert_tasks(connection, tasks, what="submitted", text="")
+        return batch, True
+
     def submit_group(self, tasks: Sequence[Task]) -> list[Task]:
         """A placement group, all of it or nothing: answers its members. The first one's
         idempotency key makes the group; a known one answers what is left of the group made
@@ -125,20 +182,110 @@ class Store:
     def find(self, wanted: str) -> Task:
         """By id, by a unique beginning of one, or by name (the newest of that name).
 
-        Raises ``TaskNotFound``, or ``Conflict`` for a beginning that several ids share.
+        Raises ``TaskNotFound``, or ``Conflict`` for a beginning that several ids share, and for
+        what is an array.
         """
+        found = self.locate(wanted)
+        if found.task is not None:
+            return found.task
+        one = f"{wanted}_{found.example}" if "[" not in wanted else wanted
+        raise Conflict(
+            f"{wanted} is an array of several tasks",
+            hint=f"name one of them, as in {one}",
+            array=found.array,
+        )
+
+    def locate(self, wanted: str) -> Located:
+        """As ``find``, and an array by the same words. Raises ``TaskNotFound``, ``Conflict``."""
+        word = plain_id(wanted)
         with self._database.read() as connection:
-            if task := _first(connection, queries.by_id(wanted)):
-                return task
-            if wanted.startswith(queries.ID_PREFIX) and wanted != queries.ID_PREFIX:
-                found = _all(connection, queries.by_prefix(wanted, limit=_LISTED + 1))
-                if len(found) == 1:
-                    return found[0]
-                if found:
-                    raise _ambiguous(wanted, [task.id for task in found])
-            if task := _first(connection, queries.by_name(wanted)):
-                return task
+            if task := _first(connection, queries.by_id(word)):
+                return Located(task=task)
+            if sets.array_exists(connection, word):
+                return _array(connection, word)
+            if word.startswith(queries.ID_PREFIX) and word != queries.ID_PREFIX:
+                begun = sets.by_beginning(connection, word, limit=_LISTED + 1)
+                if len(begun) > 1:
+                    raise _ambiguous(wanted, [ref for ref, _ in begun])
+                for ref, is_array in begun:
+                    return (
+                        _array(connection, ref) if is_array else Located(task=_one(connection, ref))
+                    )
+            name, index = split_element(wanted)
+            if task := _first(connection, queries.by_name(name)):
+                if task.spec.array is None and index is None:
+                    return Located(task=task)
+                if task.spec.array is not None:
+                    if index is None:
+                        return _array(connection, task.spec.array)
+                    element = element_id(task.spec.array, index)
+                    if task := _first(connection, queries.by_id(element)):
+                        return Located(task=task)
         raise TaskNotFound(wanted)
+
+    def resolve(self, wanted: str) -> str:
+        """The whole id that a need means by a word: of a task, an array, a batch or an entry of
+        one. Raises ``TaskNotFound``, ``NotFound``, ``Conflict``."""
+        word, slash, entry = wanted.partition("/")
+        if slash or word.startswith(BATCH_PREFIX):
+            batch = self.batch(word)
+            ref = f"{batch.id}/{entry}" if slash else batch.id
+            with self._database.read() as connection:
+                if not sets.tally(connection, ref).total:
+                    raise NotFound(f"Batch {batch.id} has no entry {entry}", batch=batch.id)
+            return ref
+        found = self.locate(wanted)
+        return found.task.id if found.task else str(found.array)
+
+    def batch(self, wanted: str) -> Batch:
+        """By id, by a unique beginning of one, or by name (the newest). Raises ``NotFound``,
+        ``Conflict``."""
+        with self._database.read() as connection:
+            if batch := sets.batch_by_id(connection, wanted):
+                return batch
+            if wanted.startswith(BATCH_PREFIX) and wanted != BATCH_PREFIX:
+                begun = sets.batches_beginning(connection, wanted, limit=_LISTED + 1)
+                if len(begun) > 1:
+                    raise _ambiguous(wanted, [one.id for one in begun], several="batches")
+                if begun:
+                    return begun[0]
+            if batch := sets.batch_by_name(connection, wanted):
+                return batch
+        raise NotFound(
+            f"Batch {wanted} not found", hint="`cloudai batch status` lists them", batch=wanted
+        )
+
+    def batches(
+        self,
+        *,
+        user: str | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> tuple[list[Batch], int]:
+        """One page, newest first, and how many there are in all."""
+        with self._database.read() as connection:
+            return sets.batches(connection, user=user, name=name, limit=limit, offset=offset)
+
+    def standing(self, ref: str) -> Standing:
+        """How the tasks of a batch, of an entry of one or of an array stand as a whole."""
+        with self._database.read() as connection:
+            return sets.standing(connection, ref)
+
+    def tallies(self, refs: Iterable[str]) -> dict[str, Tally]:
+        """How the tasks that these ids mean stand, as needs weigh them."""
+        with self._database.read() as connection:
+            return {ref: sets.tally(connection, ref) for ref in refs}
+
+    def ids_of(self, ref: str, states: Collection[State]) -> list[str]:
+        """The tasks of a batch or array in these states, in the order of submission."""
+        with self._database.read() as connection:
+            return sets.ids(connection, ref, states)
+
+    def any_live(self, ref: str) -> bool:
+        """Whether any task of a batch or array has not ended."""
+        with self._database.read() as connection:
+            return sets.any_live(connection, ref)
 
     def group(self, group_id: str) -> list[Task]:
         """What there is of a placement group, in the order of ranks. Raises ``NotFound``."""
@@ -155,12 +302,16 @@ class Store:
         user: str | None = None,
         worker: str | None = None,
         name: str | None = None,
+        batch: str | None = None,
+        array: str | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> tuple[list[Task], int]:
         """One page, newest first, and how many there are in all. ``worker``: where they are,
-        or were last."""
-        conditions = queries.matching(states=states, user=user, worker=worker, name=name)
+        or were last; ``batch`` and ``array``: whole ids."""
+        conditions = queries.matching(
+            states=states, user=user, worker=worker, name=name, batch=batch, array=array
+        )
         with self._database.read() as connection:
             total = connection.execute(queries.total(conditions)).scalar_one()
             wanted = queries.page(conditions, limit=max(limit, 0), offset=max(offset, 0))
@@ -210,13 +361,20 @@ class Store:
         if after is None:
             return None
         with self._database.write() as connection:
-            guarded = update(TASK).where(*_stands_as(task)).values(**standing_values(after))
-            if connection.execute(guarded).rowcount == 0:
-                return None
-            _write_assignment(connection, task.assignment, after.assignment)
-            for line in tell(event, task, after):
-                _insert_event(connection, task.id, line)
-        return after
+            return _record(connection, task, event, after)
+
+    def record_all(self, happened: Iterable[tuple[str, Event]]) -> list[Task]:
+        """What happened to many tasks, by id, in one transaction: those to which it applied,
+        once all of it is on the disk."""
+        moved: list[Task] = []
+        with self._database.write() as connection:
+            for task_id, event in happened:
+                task = _first(connection, queries.by_id(task_id))
+                after = advance(task, event) if task is not None else None
+                if task is not None and after is not None:
+                    done = _record(connection, task, event, after)
+                    moved += [done] if done is not None else []
+        return moved
 
     def add_event(self, task_id: str, at: datetime, what: str, text: str) -> None:
         """One more line of the task's story. Raises ``TaskNotFound``."""
@@ -238,8 +396,17 @@ class Store:
 
     def forget(self, task_id: str) -> None:
         """Removes an ended task and its story. Raises ``Conflict`` for one that has not
-        ended, and ``TaskNotFound``."""
+        ended, or by whose end another is still to be weighed, and ``TaskNotFound``."""
         with self._database.write() as connection:
+            spec = _one(connection, task_id).spec
+            refs = [task_id, spec.array, spec.batch, f"{spec.batch}/{spec.entry}"]
+            waits = sets.needed_by(connection, [ref for ref in refs if ref is not None])
+            if waits is not None:
+                raise Conflict(
+                    f"Task {task_id} is needed by {waits}, which waits for how it ended",
+                    hint=f"once {waits} has started, or is cancelled",
+                    task_id=task_id,
+                )
             ended = TASK.c.state.in_(queries.ENDED)
             gone = connection.execute(delete(TASK).where(TASK.c.id == task_id, ended))
             if gone.rowcount == 0:
@@ -370,10 +537,15 @@ def _one(connection: Connection, task_id: str) -> Task:
     return task
 
 
-def _ambiguous(wanted: str, ids: list[str]) -> Conflict:
+def _array(connection: Connection, array_id: str) -> Located:
+    index = sets.first_index(connection, array_id)
+    return Located(array=array_id, example=index)
+
+
+def _ambiguous(wanted: str, ids: list[str], *, several: str = "tasks") -> Conflict:
     more = ", …" if len(ids) > _LISTED else ""
     return Conflict(
-        f"{wanted} could be several tasks: {', '.join(ids[:_LISTED])}{more}",
+        f"{wanted} could be several {several}: {', '.join(ids[:_LISTED])}{more}",
         hint="Type more of the id.",
         tasks=ids[:_LISTED],
     )
@@ -411,6 +583,16 @@ def _insert_tasks(connection: Connection, tasks: Sequence[Task], *, what: str, t
         {"task_id": task.id, "at": task.created_at, "what": what, "text": text} for task in tasks
     ]
     connection.execute(insert(EVENT), lines)
+
+
+def _record(connection: Connection, task: Task, event: Event, after: Task) -> Task | None:
+    guarded = update(TASK).where(*_stands_as(task)).values(**standing_values(after))
+    if connection.execute(guarded).rowcount == 0:
+        return None
+    _write_assignment(connection, task.assignment, after.assignment)
+    for line in tell(event, task, after):
+        _insert_event(connection, task.id, line)
+    return after
 
 
 def _stands_as(task: Task) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from cloudai.core.lifecycle import (
     Started,
     StartFailed,
     StopAsked,
+    Unmet,
     why_it_failed,
 )
 from cloudai.core.model import State, Task
@@ -73,4 +74,6 @@ def _line(event: Event) -> EventRow:
             what, text = "lost", f"{event.reason}{back}"
         case Adopted():
             what, text = "adopted", f"container {event.container_id[:12]} on {event.worker_id}"
+        case Unmet():
+            what, text = "left out" if event.skip else "not started", event.reason
     return EventRow(event.at, what, text)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cloudai.core.errors import InvalidInput
 from cloudai.core.model import GIB, MIB, Resources, Strategy, WorkerSpec
 from cloudai.core.policy import Policy, Quota
-from cloudai.inventory import InventoryError, check_worker, parse
+from cloudai.inventory import FileInvalid, check_worker, parse
 from cloudai.inventory.reading import read_fleet
 from cloudai.inventory.scheduling import KEYS as SCHEDULING
 from cloudai.inventory.scheduling import QUOTA
@@ -43,7 +43,7 @@ def one(text: str) -> WorkerSpec:
 
 
 def lines(text: str) -> list[str]:
-    with pytest.raises(InventoryError) as caught:
+    with pytest.raises(FileInvalid) as caught:
         read(text)
     return caught.value.message.splitlines()
 
@@ -187,7 +187,7 @@ workers:
 
 
 def test_problems_are_data_for_programs() -> None:
-    with pytest.raises(InventoryError) as caught:
+    with pytest.raises(FileInvalid) as caught:
         read("workers:\n  x: {port: abc}")
     assert isinstance(caught.value, InvalidInput)
     (problem,) = caught.value.details["problems"]
@@ -346,7 +346,7 @@ words = st.sampled_from((*keys, *marks))
 def test_any_text_is_an_inventory_or_an_inventory_error(text: str) -> None:
     try:
         fleet = read(text)
-    except InventoryError as error:
+    except FileInvalid as error:
         told = error.message
     else:
         told = "fine"

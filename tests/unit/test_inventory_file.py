@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cloudai.core.errors import Conflict, InvalidInput, StoreFull, WorkerNotFound
 from cloudai.core.model import GIB, MIB, Resources, WorkerSpec
 from cloudai.inventory import (
-    InventoryError,
+    FileInvalid,
     InventoryFile,
     Snapshot,
     add_worker,
@@ -183,7 +183,7 @@ def test_a_file_that_rests_is_not_read_again(path: Path, monkeypatch: pytest.Mon
 def test_adding_changes_one_line(path: Path, before: str, after: str | None) -> None:
     path.write_bytes(before.encode())
     if after is None:
-        with pytest.raises(InventoryError):
+        with pytest.raises(FileInvalid):
             add_worker(path, NEW)
         after = before
     else:
@@ -266,9 +266,9 @@ def test_an_id_that_is_taken(path: Path) -> None:
 
 def test_a_file_with_a_mistake_is_not_edited(path: Path) -> None:
     path.write_text("workers:\n  a: {prot: 1}\n")
-    with pytest.raises(InventoryError, match=r":2:7: unknown key 'prot'"):
+    with pytest.raises(FileInvalid, match=r":2:7: unknown key 'prot'"):
         add_worker(path, NEW)
-    with pytest.raises(InventoryError):
+    with pytest.raises(FileInvalid):
         remove_worker(path, "a")
     assert path.read_text() == "workers:\n  a: {prot: 1}\n"
 

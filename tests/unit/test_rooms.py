@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "store": {"crash", "core", "disk"},
     "vault": {"core", "disk"},
     "archive": {"crash", "core", "disk"},
-    "service": {"crash", "core", "store", "vault", "archive"},
+    "expressions": {"core"},
+    "batches": {"core", "expressions"},
+    "service": {"crash", "core", "store", "vault", "archive", "batches", "expressions"},
     "controller": {
         "crash",
         "core",
@@ -60,7 +62,7 @@ HOMES = {
     "setproctitle": {"cli"},
     "websockets": {"cli", "client"},
     "docker": {"controller/embedded.py"},
-    "ruamel": {"inventory"},
+    "ruamel": {"inventory", "batches"},
     "aiohttp": {"engines"},
     "numpy": {"core", "simulate"},
 }

@@ -26,6 +26,7 @@ from cloudai.engines import (
     PullProgress,
     Usage,
 )
+from cloudai.engines.arrays import array_env
 from cloudai.engines.groups import group_env
 from cloudai.scripts import render
 from cloudai.shells import Reply, Shell, Terminal
@@ -120,7 +121,7 @@ class DockerEngine:
 
     async def _start_script(self, order: Order) -> str:
         _check(order)
-        env = command.plan_env({**group_env(order), **order.env})
+        env = command.plan_env({**array_env(order.spec), **group_env(order), **order.env})
         learned = await self._known()
         spec = order.spec
         return render(

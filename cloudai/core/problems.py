@@ -1,10 +1,11 @@
-"""What is wrong in an inventory, gathered so that one reading names every mend."""
+"""What is wrong in a file that people write, gathered so that one reading names every mend."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Self
 
-from cloudai.core.errors import InvalidInput
+from .errors import InvalidInput
 
 MOST_SHOWN = 20
 
@@ -29,19 +30,28 @@ class Problem:
     text: str
 
 
-class InventoryError(InvalidInput):
-    """The inventory cannot be meant as written. One line a problem, each with its place."""
+class FileInvalid(InvalidInput):
+    """Files cannot be meant as written. One line a problem, each with its place."""
 
     def __init__(self, source: str, problems: list[Problem]) -> None:
-        lines = [_line(source, problem) for problem in problems]
+        self._say([(source, problem) for problem in problems])
+
+    @classmethod
+    def of_files(cls, found: list[tuple[str, Problem]]) -> Self:
+        """Of several files, each problem with its file's name."""
+        error = cls("", [])
+        error._say(found)
+        return error
+
+    def _say(self, found: list[tuple[str, Problem]]) -> None:
+        lines = [_line(source, problem) for source, problem in found]
         if len(lines) > MOST_SHOWN:
-            more = len(lines) - MOST_SHOWN
-            lines[MOST_SHOWN:] = [f"{source}: and {more} more of the kind"]
+            lines[MOST_SHOWN:] = [f"{found[-1][0]}: and {len(lines) - MOST_SHOWN} more of the kind"]
         super().__init__(
             "\n".join(lines),
             problems=[
                 {"file": source, "line": at.place.line, "column": at.place.column, "text": at.text}
-                for at in problems[:MOST_SHOWN]
+                for source, at in found[:MOST_SHOWN]
             ],
         )
 
@@ -62,15 +72,15 @@ class Problems:
     def add(self, place: Place, text: str) -> None:
         self.found[Problem(place, text)] = None
 
-    def stop(self, place: Place, text: str) -> InventoryError:
+    def stop(self, place: Place, text: str) -> FileInvalid:
         """The error for a problem behind which nothing can be read; raise it."""
         self.add(place, text)
         return self.error()
 
-    def error(self) -> InventoryError:
-        return InventoryError(self.source, sorted(self.found))
+    def error(self) -> FileInvalid:
+        return FileInvalid(self.source, sorted(self.found))
 
     def settle(self) -> None:
-        """Raises ``InventoryError`` if anything was found."""
+        """Raises ``FileInvalid`` if anything was found."""
         if self.found:
             raise self.error()

@@ -28,12 +28,14 @@ from cloudai.core.model import (
     TaskSpec,
 )
 from cloudai.core.policy import Policy
-from cloudai.core.request import read_request
+from cloudai.core.request import begin_of, read_request
 from cloudai.core.units import parse_docker_size, show_gib
 from cloudai.core.usage import Ledger, Used, run_of
 from cloudai.crash import point
-from cloudai.store import Store
+from cloudai.store import Located, Store
 from cloudai.vault import Vault
+
+from .needs import with_whole_needs
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,7 +96,7 @@ class Service:
         """Opens the database, migrating it where needed. Raises ``StoreFailed``."""
         self.store = await self.in_thread(Store.open, self.home / "cloudai.db", now=now())
         active = await self.in_thread(self.store.active)
-        await self.in_thread(self.vault.sweep, {task.id for task in active})
+        await self.in_thread(self.vault.sweep, {name for task in active for name in kept_as(task)})
 
     async def close(self) -> None:
         store = getattr(self, "store", None)
@@ -124,6 +126,8 @@ class Service:
         user: str | None = None,
         worker: str | None = None,
         name: str | None = None,
+        batch: str | None = None,
+        array: str | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> tuple[list[Task], int]:
@@ -134,6 +138,8 @@ class Service:
             user=user,
             worker=worker,
             name=name,
+            batch=batch,
+            array=array,
             limit=limit,
             offset=offset,
         )
@@ -158,25 +164,61 @@ class Service:
         are in the vault before the task is in the store. Raises ``InvalidInput``.
         """
         spec, env = read_request(body, default_user=default_user)
+        if spec.after:
+            spec = await self.in_thread(with_whole_needs, self.store, spec)
         if not direct:
             self.allow([spec])
-        task = self._new(spec, direct)
+        at = now()
+        task = self.new(spec, at, direct=direct, begin=begin_of(body, at))
         if dry_run:
             return task, True
         kept, *_ = await self.in_thread(
-            self._keep, {task.id: env}, lambda: [self.store.submit(task)]
+            self.keep_each, {task.id: env}, lambda: [self.store.submit(task)]
         )
         if created := kept.id == task.id:
             self.changed(kept)
         return kept, created
 
-    def _new(self, spec: TaskSpec, direct: bool) -> Task:
-        at = now()
+    def new(
+        self,
+        spec: TaskSpec,
+        at: datetime,
+        *,
+        task_id: str | None = None,
+        direct: bool = False,
+        begin: datetime | None = None,
+    ) -> Task:
+        """A task as it is queued; nothing is written."""
         return Task(
-            id=new_id("task", at), spec=spec, state=State.QUEUED, created_at=at, direct=direct
+            id=task_id or new_id("task", at),
+            spec=spec,
+            state=State.QUEUED,
+            created_at=at,
+            direct=direct,
+            not_before=begin,
         )
 
-    def _keep(
+    def keep_together(
+        self,
+        bundle: str,
+        values: Mapping[str, Mapping[str, str]],
+        write: Callable[[], list[Task]],
+    ) -> list[Task]:
+        """Writes the tasks of a batch or array after the values of their variables, in the
+        store's thread; none of either where nothing new was written."""
+        if values:
+            self.vault.put_all(bundle, values)
+        point("submit.vault")
+        kept: list[Task] = []
+        try:
+            kept = write()
+        finally:
+            if values and not any(bundle in kept_as(task) for task in kept):
+                self.vault.drop(bundle)
+        point("submit.stored")
+        return kept
+
+    def keep_each(
         self, values: Mapping[str, Mapping[str, str]], write: Callable[[], list[Task]]
     ) -> list[Task]:
         """Writes new tasks, after the values of their variables; answers those that stand now,
@@ -202,11 +244,11 @@ class Service:
         at = now()
         members = read_group(body, default_user=default_user, group=new_id("group", at))
         self.allow([member.spec for member in members])
-        tasks = [self._new(member.spec, direct=False) for member in members]
+        tasks = [self.new(member.spec, at) for member in members]
         if dry_run:
             return tasks, True
         values = {task.id: one.env for task, one in zip(tasks, members, strict=True)}
-        kept = await self.in_thread(self._keep, values, lambda: self.store.submit_group(tasks))
+        kept = await self.in_thread(self.keep_each, values, lambda: self.store.submit_group(tasks))
         created = kept[0].id == tasks[0].id
         for task in kept if created else ():
             self.changed(task)
@@ -238,8 +280,34 @@ class Service:
         if moved is not None and _ends_run(task, moved):
             self._count(moved)
         if moved is not None and moved.state.final:
-            self.vault.drop(task.id)
+            self._drop_values(moved)
         return moved
+
+    async def record_all(self, happened: Sequence[tuple[str, Event]]) -> list[Task]:
+        """Writes what happened to many tasks, by id, in one transaction; answers those to which
+        it still applied."""
+        moved = await self.in_thread(self.store.record_all, happened)
+        for task in moved:
+            if task.state.final:
+                await self.in_thread(self._drop_values, task)
+            self.changed(task)
+        return moved
+
+    async def locate(self, wanted: str) -> Located:
+        """A task, or an array, by the words that people use. Raises ``TaskNotFound``,
+        ``Conflict``."""
+        return await self.in_thread(self.store.locate, wanted)
+
+    def values(self, task: Task) -> dict[str, str]:
+        """The values of its variables. In the store's thread: see ``in_thread``."""
+        return self.vault.get(task.id, bundle_of(task.spec))
+
+    def _drop_values(self, task: Task) -> None:
+        """What is kept for a whole batch or array goes with the last of it."""
+        bundle = bundle_of(task.spec)
+        self.vault.drop(task.id)
+        if bundle is not None and self.vault.has(bundle) and not self.store.any_live(bundle):
+            self.vault.drop(bundle)
 
     # ---------------------------------------------------------------- shares of the fleet
 
@@ -382,6 +450,17 @@ class Service:
         self.archive.drop(task_id)
         point("forget.log")
         self.vault.drop(task_id)
+
+
+def bundle_of(spec: TaskSpec) -> str | None:
+    """Under which id the vault keeps the values of a task that is one of many."""
+    return spec.batch or spec.array
+
+
+def kept_as(task: Task) -> list[str]:
+    """The names under which the vault may keep something for a task."""
+    bundle = bundle_of(task.spec)
+    return [task.id] if bundle is None else [task.id, bundle]
 
 
 def _ends_run(before: Task, after: Task) -> bool:

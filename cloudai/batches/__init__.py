@@ -1,0 +1,6 @@
+"""Batches: files of tasks, read, expanded and checked as a whole. ``docs/batches.md``."""
+
+from .linking import link
+from .reading import Asked, File, Planned, Read, read_files
+
+__all__ = ["Asked", "File", "Planned", "Read", "link", "read_files"]

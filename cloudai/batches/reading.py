@@ -1,0 +1,560 @@
+"""Batch files to tasks, checked as a whole before anything is stored.
+
+::
+
+    document   text -> plain values with places           YAML, JSON, JSON lines, CSV
+    matrix     entry -> combinations of values
+    reading    entry x values -> the body of a task -> core.request -> its spec
+    linking    what entries need -> ids; no cycle
+
+Every mistake is told with its file, line and column, all of them at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from cloudai.core.arrays import element_id, elements_of
+from cloudai.core.errors import CloudaiError, InvalidInput
+from cloudai.core.groups import MOST_TASKS as LARGEST_GROUP
+from cloudai.core.model import TaskSpec
+from cloudai.core.names import check_entry_id, check_task_name, check_user
+from cloudai.core.problems import FileInvalid, Place, Problem, Problems
+from cloudai.core.request import array_of, begin_of, check_key, read_request
+from cloudai.core.wishes import check_placement
+from cloudai.core.wording import did_you_mean, nearest, shown
+from cloudai.expressions import render
+
+from .document import FORMATS, TOP, Document, Path, read_document
+from .fields import KNOWN, OF_FILES, as_body, as_text, field_of, word_of
+from .matrix import MOST_TASKS, combinations
+
+MOST_FILES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A batch file as it was sent."""
+
+    name: str
+    text: str
+    format: str
+
+
+@dataclass(slots=True)
+class Entry:
+    """One entry of a file, and the tasks that came of it."""
+
+    id: str
+    file: Document
+    path: Path
+    written: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    values: Mapping[str, Any]
+    tasks: list[Planned] = field(default_factory=list)
+
+    def place(self, word: str) -> Place:
+        """Where it says that, or where the file's defaults do."""
+        if word in self.written or word not in self.defaults:
+            return self.file.place((*self.path, word))
+        return self.file.place(("defaults", word))
+
+
+@dataclass(slots=True)
+class Planned:
+    """A task that a batch will have. An array is one of these until it is spread out."""
+
+    id: str
+    spec: TaskSpec
+    env: Mapping[str, str]
+    begin: datetime | None
+    entry: Entry
+    body: Mapping[str, Any]
+    after: list[tuple[str, str]] = field(default_factory=list)
+    """(reference as written, how), until they are linked."""
+    needs: tuple[str, ...] = ()
+    """Linked."""
+
+    @property
+    def name(self) -> str | None:
+        return self.spec.name
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was said beside the files."""
+
+    settings: Mapping[str, str]
+    """``--set``."""
+    now: datetime
+    """With the zone in which ``date`` and ``time`` are meant."""
+    user: str
+    batch_id: str
+    new_id: Callable[[str], str]
+    """An id of that kind that nothing has yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The files, read whole."""
+
+    name: str | None
+    user: str
+    once_key: str | None
+    tasks: list[Planned]
+    entries: list[Entry]
+
+
+class Mistakes:
+    """Gathers what is wrong in all files of a batch."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Problems] = {}
+
+    def add(self, file: str, place: Place, text: str) -> None:
+        self.of.setdefault(file, Problems(file)).add(place, text)
+
+    def settle(self) -> None:
+        """Raises ``FileInvalid`` if anything was found."""
+        found = [(name, problem) for name, one in self.of.items() for problem in sorted(one.found)]
+        if found:
+            raise FileInvalid.of_files(found)
+
+
+def read_files(files: Sequence[File], asked: Asked) -> Read:
+    """All tasks of a batch, not linked yet. Raises ``FileInvalid``, and ``InvalidInput`` for
+    what stands beside the files."""
+    mistakes = Mistakes()
+    _check_settings(files, asked.settings)
+    documents = _documents(files, mistakes)
+    reader = _Reader(asked, mistakes)
+    for document in documents:
+        reader.file(document)
+    if not reader.entries:
+        mistakes.settle()
+        raise FileInvalid(files[0].name, [Problem(Place(1, 1), "no tasks: nothing to submit")])
+    for entry in reader.entries:
+        reader.expand(entry)
+        if reader.count > MOST_TASKS:
+            mistakes.add(
+                entry.file.name,
+                entry.file.place(entry.path),
+                f"more than {MOST_TASKS} tasks in all",
+            )
+            break
+    mistakes.settle()
+    tasks = [task for entry in reader.entries for task in entry.tasks]
+    return Read(reader.name, reader.user or asked.user, reader.once_key, tasks, reader.entries)
+
+
+def _check_settings(files: Sequence[File], settings: Mapping[str, str]) -> None:
+    """A name that no file mentions is a slip of the pen."""
+    for name in settings:
+        if not name.isidentifier():
+            raise InvalidInput(
+                f"--set {shown(name)}: give letters, digits and '_', no digit first", field="set"
+            )
+        if not any(re.search(rf"\b{name}\b", file.text) for file in files):
+            words = {word for file in files for word in re.findall(r"[A-Za-z_]\w*", file.text)}
+            near = nearest(name, sorted(words)[:5000])
+            hint = f"did you mean {near}?" if near else ""
+            raise InvalidInput(
+                f"--set {name}: no file of the batch uses that name", hint=hint, field="set"
+            )
+
+
+def _documents(files: Sequence[File], mistakes: Mistakes) -> list[Document]:
+    if not 1 <= len(files) <= MOST_FILES:
+        raise InvalidInput(f"files: {len(files)}; give 1 to {MOST_FILES}", field="files")
+    found: list[Document] = []
+    for file in files:
+        problems = mistakes.of.setdefault(file.name, Problems(file.name))
+        if file.format not in FORMATS:
+            raise InvalidInput(
+                f"{file.name}: format {shown(file.format)}; {did_you_mean(file.format, FORMATS)}",
+                field="files",
+            )
+        try:
+            found.append(read_document(file.text, file.format, problems))
+        except FileInvalid:
+            continue  # it is among its problems
+    mistakes.settle()
+    return found
+
+
+class _Reader:
+    """Files in, entries with their tasks out."""
+
+    def __init__(self, asked: Asked, mistakes: Mistakes) -> None:
+        self.asked = asked
+        self.mistakes = mistakes
+        self.name: str | None = None
+        self.user: str | None = None
+        self.once_key: str | None = None
+        self.entries: list[Entry] = []
+        self.count = 0
+        self._ids: dict[str, Entry] = {}
+
+    # -------------------------------------------------------------- a file
+
+    def file(self, document: Document) -> None:
+        """Its head, and its entries, not expanded yet."""
+        data = document.data
+        if isinstance(data, list):
+            data = {"tasks": data}
+            document.under("tasks")
+        if not isinstance(data, dict):
+            self._wrong(document, TOP, "a batch is keys and values: defaults, vars, tasks")
+            return
+        for key in data:
+            if key not in OF_FILES:
+                self._wrong_key(document, (key,), did_you_mean(key, OF_FILES))
+        values = self._values(document, data)
+        self._head(document, data, values)
+        defaults = self._defaults(document, data)
+        tasks = data.get("tasks")
+        if not isinstance(tasks, list):
+            where: Path = ("tasks",) if tasks is not None else TOP
+            self._wrong(document, where, "tasks: give a list of entries, each with an image")
+            return
+        for at, written in enumerate(tasks):
+            self._entry(document, ("tasks", at), written, defaults, values)
+
+    def _wrong(self, document: Document, path: Path, text: str) -> None:
+        self.mistakes.add(document.name, document.place(path), text)
+
+    def _wrong_key(self, document: Document, path: Path, right: str) -> None:
+        self.mistakes.add(document.name, document.key(path), f"key {shown(path[-1])}; {right}")
+
+    def _built_in(self) -> dict[str, Any]:
+        now = self.asked.now
+        return {
+            "date": f"{now:%Y-%m-%d}",
+            "time": f"{now:%H:%M}",
+            "timestamp": int(now.timestamp()),
+            "user": self.asked.user,
+        }
+
+    def _values(self, document: Document, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What expressions may name, but for what a matrix adds."""
+        values: dict[str, Any] = self._built_in()
+        given = data.get("vars") or {}
+        if not isinstance(given, dict):
+            self._wrong(document, ("vars",), "vars: give names and values, as in {who: ann}")
+            given = {}
+        for name, value in given.items():
+            if not name.isidentifier():
+                self._wrong(document, ("vars", name), f"{shown(name)} cannot be used as a name")
+                continue
+            if name not in self.asked.settings:
+                values[name] = self._render(document, ("vars", name), value, values)
+        for name, text in self.asked.settings.items():
+            is_text = isinstance(given.get(name), str)
+            values[name] = text if is_text else _as_written(text)
+        return values
+
+    def _head(self, document: Document, data: Mapping[str, Any], values: dict[str, Any]) -> None:
+        checks: dict[str, Callable[..., str]] = {
+            "name": check_task_name,
+            "user": check_user,
+            "once_key": check_key,
+        }
+        for key, check in checks.items():
+            if data.get(key) is None or getattr(self, key) is not None:
+                continue
+            text = as_text(self._render(document, (key,), data[key], values))
+            try:
+                setattr(self, key, check(_as_str(text, key), what=key))
+            except InvalidInput as wrong:
+                self._wrong(document, (key,), wrong.message)
+
+    def _defaults(self, document: Document, data: Mapping[str, Any]) -> dict[str, Any]:
+        defaults = data.get("defaults") or {}
+        if not isinstance(defaults, dict):
+            self._wrong(document, ("defaults",), "defaults: give fields of tasks and values")
+            return {}
+        known = [word for word in KNOWN if word not in ("id", "matrix", "include", "exclude")]
+        for word in defaults:
+            if word not in known:
+                self._wrong_key(document, ("defaults", word), _near(word, known))
+        return defaults
+
+    def _entry(
+        self,
+        document: Document,
+        path: Path,
+        written: Any,
+        defaults: dict[str, Any],
+        values: dict[str, Any],
+    ) -> None:
+        if not isinstance(written, dict):
+            self._wrong(document, path, f"{shown(written)}; an entry is keys and values")
+            return
+        written = _with_columns(written)
+        for word in written:
+            if word not in KNOWN:
+                self._wrong_key(document, (*path, word), _near(word, KNOWN))
+        if twice := _said_twice(written):
+            why = f"{twice[0]} and {twice[1]} say the same; give one"
+            self._wrong(document, (*path, twice[1]), why)
+        own = self._own_id(document, path, written)
+        entry = Entry(own, document, path, written, defaults, values)
+        if own in self._ids:
+            first = self._ids[own]
+            line = f"{first.file.name}:{first.file.place(first.path).line}"
+            self._wrong(document, path, f"the id {shown(own)} stands twice; first in {line}")
+            return
+        self._ids[own] = entry
+        self.entries.append(entry)
+
+    def _own_id(self, document: Document, path: Path, written: Mapping[str, Any]) -> str:
+        """What needs call it by: its ``id``, else its name where that is one for all of it, else
+        its place."""
+        given = written.get("id")
+        if given is not None:
+            try:
+                return check_entry_id(_as_str(as_text(given), "id"), what="id")
+            except InvalidInput as wrong:
+                self._wrong(document, (*path, "id"), wrong.message)
+        name = written.get("name")
+        if given is None and isinstance(name, str) and "{" not in name and name not in self._ids:
+            try:
+                return check_entry_id(name, what="name")
+            except InvalidInput:
+                pass  # it is told where the name is checked
+        return f"entry-{len(self.entries) + 1}"
+
+    # -------------------------------------------------------------- an entry
+
+    def expand(self, entry: Entry) -> None:
+        """All tasks of it."""
+
+        def rendered(value: Any, path: Path) -> Any:
+            return self._render(entry.file, (*entry.path, *path), value, entry.values)
+
+        try:
+            combos = list(combinations(entry.written, rendered))
+        except InvalidInput as wrong:
+            path = wrong.details.get("path", ())
+            self._wrong(entry.file, (*entry.path, *path), wrong.message)
+            return
+        merged = _merged(entry.defaults, entry.written)
+        for index, combo in enumerate(combos):
+            task = self._task(entry, merged, {**entry.values, "index": index, **combo})
+            if task is None:
+                break  # what is wrong with one is wrong with most
+            entry.tasks.append(task)
+            if self.count + len(entry.tasks) > MOST_TASKS:
+                break
+        entry.tasks = _grouped(entry, self)
+        entry.tasks = _spread(entry, self)
+        self.count += len(entry.tasks)
+
+    def _task(
+        self, entry: Entry, merged: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> Planned | None:
+        found: dict[str, Any] = {}
+        for word, value in merged.items():
+            if word in _NOT_RENDERED or word not in KNOWN:
+                continue
+            try:
+                found[word] = _rendered(value, values)
+            except InvalidInput as wrong:
+                self.mistakes.add(entry.file.name, entry.place(word), f"{word}: {wrong.message}")
+        if len(found) < sum(1 for word in merged if word not in _NOT_RENDERED and word in KNOWN):
+            return None
+        body = as_body(found)
+        after = _needs(body.pop("after", None))
+        try:
+            spec, env = read_request(body, default_user=self.user or self.asked.user)
+            array_of(body)
+            begin = begin_of(body, self.asked.now)
+            if isinstance(after, InvalidInput):
+                raise after
+        except CloudaiError as wrong:
+            self._refused(entry, wrong, found)
+            return None
+        spec = replace(spec, batch=self.asked.batch_id, entry=entry.id)
+        return Planned(self.asked.new_id("task"), spec, env, begin, entry, body, after=after)
+
+    def _refused(self, entry: Entry, wrong: CloudaiError, found: Mapping[str, Any]) -> None:
+        """Under the name of the field as it was written, at its place."""
+        field = str(wrong.details.get("field", ""))
+        name = re.split(r"[.\[]", field, maxsplit=1)[0]
+        word = word_of(name, found)
+        text = wrong.message
+        if name and text.startswith(name) and word != name:
+            text = word + text.removeprefix(name)
+        hint = f" ({wrong.hint})" if wrong.hint else ""
+        place = entry.place(word) if word in found else entry.file.place(entry.path)
+        self.mistakes.add(entry.file.name, place, text + hint)
+
+    def _render(self, document: Document, path: Path, value: Any, values: Mapping[str, Any]) -> Any:
+        try:
+            return _rendered(value, values)
+        except InvalidInput as wrong:
+            self._wrong(document, path, f"{path[-1]}: {wrong.message}")
+            return None
+
+
+_NOT_RENDERED = ("matrix", "include", "exclude", "id", "group")
+
+
+def _rendered(value: Any, values: Mapping[str, Any]) -> Any:
+    """The value with all expressions in it done, however deep."""
+    match value:
+        case str():
+            return render(value, values)
+        case list():
+            return [_rendered(one, values) for one in value]
+        case dict():
+            return {name: _rendered(one, values) for name, one in value.items()}
+        case _:
+            return value
+
+
+def _as_written(text: str) -> Any:
+    """What was typed for ``--set``, as YAML would take it: ``5`` is a number."""
+    for kind in (int, float):
+        if re.fullmatch(r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?", text):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _as_str(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what}: {shown(value)}; give text", field=what)
+    return value
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    near = nearest(word, known)
+    return f"did you mean {near!r}?" if near else "docs/batches.md lists what an entry may say"
+
+
+def _with_columns(written: dict[str, Any]) -> dict[str, Any]:
+    """``env.NAME``, as a column of CSV has it, is one of its variables."""
+    columns = {word: value for word, value in written.items() if word.startswith("env.")}
+    if not columns:
+        return written
+    env = dict(written.get("env") or {})
+    env |= {word.removeprefix("env."): value for word, value in columns.items()}
+    rest = {word: value for word, value in written.items() if word not in columns}
+    return {**rest, "env": env}
+
+
+def _said_twice(written: Mapping[str, Any]) -> tuple[str, str] | None:
+    seen: dict[str, str] = {}
+    for word in written:
+        if (field := field_of(word)) in seen:
+            return seen[field], word
+        seen[field] = word
+    return None
+
+
+def _merged(defaults: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry over the defaults; of variables each by itself."""
+    said = {field_of(word) for word in written}
+    if {"command", "argv"} & said:
+        said |= {"command", "argv"}
+    merged = {word: value for word, value in defaults.items() if field_of(word) not in said}
+    merged |= written
+    if isinstance(defaults.get("env"), dict) and isinstance(written.get("env"), dict):
+        merged["env"] = {**defaults["env"], **written["env"]}
+    return merged
+
+
+def _needs(value: Any) -> list[tuple[str, str]] | InvalidInput:
+    """(reference, how) of each; an empty reference is none: what an expression may leave."""
+    items: list[tuple[str, str]] = []
+    match value:
+        case None:
+            return []
+        case str():
+            listed: list[Any] = value.split(",")
+        case list():
+            listed = value
+        case dict():
+            return [(str(ref), str(how)) for ref, how in value.items() if ref]
+        case _:
+            return InvalidInput(
+                f"after: {shown(value)}; give entries and how they must have ended, as in"
+                " {prepare: ok}",
+                field="after",
+            )
+    for one in listed:
+        if not isinstance(one, str):
+            return InvalidInput(f"after: {shown(one)}; give text such as prepare:ok", field="after")
+        ref, _, how = one.strip().partition(":")
+        if ref:
+            items.append((ref, how or "ok"))
+    return items
+
+
+# ------------------------------------------------------------------ groups and arrays
+
+
+def _grouped(entry: Entry, reader: _Reader) -> list[Planned]:
+    """``group: strict_spread`` makes one group of all tasks of the entry; with ``replicas`` each
+    of them becomes a group of so many."""
+    written = entry.written.get("group", entry.defaults.get("group"))
+    if written is None:
+        return entry.tasks
+    values = entry.values
+    try:
+        wanted = _rendered(written, values)
+        said = wanted if isinstance(wanted, dict) else {"placement": wanted}
+        if unknown := said.keys() - {"placement", "replicas"}:
+            raise InvalidInput(f"key {shown(min(unknown))}; known: placement, replicas")
+        placement = check_placement(_as_str(said.get("placement", "pack"), "placement"))
+        replicas = said.get("replicas")
+        if replicas is not None and (
+            isinstance(replicas, bool)
+            or not isinstance(replicas, int)
+            or not 1 <= replicas <= LARGEST_GROUP
+        ):
+            raise InvalidInput(f"replicas: {shown(replicas)}; give 1 to {LARGEST_GROUP}")
+        if any("array" in task.body for task in entry.tasks):
+            raise InvalidInput("an entry is a group or an array, not both")
+        if replicas is None and len(entry.tasks) > LARGEST_GROUP:
+            raise InvalidInput(f"{len(entry.tasks)} tasks; a group has at most {LARGEST_GROUP}")
+    except InvalidInput as wrong:
+        reader.mistakes.add(entry.file.name, entry.place("group"), f"group: {wrong.message}")
+        return entry.tasks
+    new_id = reader.asked.new_id
+    sets = [entry.tasks] if replicas is None else [[task] * replicas for task in entry.tasks]
+    found: list[Planned] = []
+    for members in sets:
+        group = new_id("group")
+        for rank, task in enumerate(members):
+            spec = replace(
+                task.spec,
+                group=group,
+                group_size=len(members),
+                group_rank=rank,
+                placement=placement,
+            )
+            own = task.id if replicas is None else new_id("task")
+            found.append(replace(task, id=own, spec=spec, after=list(task.after)))
+    return found
+
+
+def _spread(entry: Entry, reader: _Reader) -> list[Planned]:
+    """The elements of those that are arrays."""
+    found: list[Planned] = []
+    for task in entry.tasks:
+        elements = array_of(task.body)
+        if elements is None:
+            found.append(task)
+            continue
+        for spec in elements_of(task.spec, task.id, elements):
+            own = element_id(task.id, spec.array_index)
+            found.append(replace(task, id=own, spec=spec, after=list(task.after)))
+    return found
