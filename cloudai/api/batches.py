@@ -87,8 +87,8 @@ async def cancel(request: Request, batch: str) -> shapes.Json:
 
 @router.post("/{batch}/retry", status_code=201)
 async def retry(request: Request, batch: str, body: Again = None) -> shapes.Json:
-    """What of it failed, was cancelled or left out, once more: a new batch. ``env``: values for
-    variables, which are gone with the old tasks."""
+    """What of it has ended, once more, as a new batch; ``failed``: only what did not complete.
+    ``env``: values for variables, which are gone with the old tasks."""
     desk = desk_of(request)
     found = await _find(desk, batch)
     made, _ = await desk.batches.retry(found.id, body or {})

@@ -116,6 +116,20 @@ async def list_tasks(
     return {"tasks": [shape(desk, task) for task in found], "total": total}
 
 
+@router.get("/stats/queue")
+async def queue(
+    request: Request, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000
+) -> shapes.Json:
+    """What waits or is being started, oldest first. An array comes once, as the first of its
+    elements, with how many of them there are (``waiting``)."""
+    desk = desk_of(request)
+    found, total = await desk.service.in_thread(desk.service.store.waiting, limit)
+    return {
+        "tasks": [{**shape(desk, task), "waiting": count} for task, count in found],
+        "total": total,
+    }
+
+
 @router.get("/stats/metrics")
 async def metrics(request: Request) -> Mapping[str, object]:
     """How many tasks there were, how they ended, how long they ran."""
@@ -188,8 +202,9 @@ async def forget(request: Request, task_id: str) -> None:
 
 @router.post("/{task_id}/retry", status_code=201)
 async def retry(request: Request, task_id: str, body: Again = None) -> shapes.Json:
-    """A task that failed or was cancelled once more, as a new one; of an array all such
-    elements, as a new array. ``env``: values for variables, which are gone with the old ones."""
+    """A task that has ended once more, as a new one; of an array its elements, as a new array.
+    ``failed``: only what did not complete. ``env``: values for variables, which are gone with
+    the old ones."""
     desk = desk_of(request)
     found = await desk.service.locate(task_id)
     ref = found.array or (await desk.service.find(task_id)).id

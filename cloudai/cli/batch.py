@@ -12,6 +12,7 @@ from .asking import login_name
 from .options import common
 from .output import on_terminal, say
 from .session import Session
+from .wording import counted_tasks
 
 Batch = dict[str, Any]
 FORMATS = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -142,7 +143,7 @@ def _text(raw: bytes, name: str) -> str:
 
 def _tell(batch: Batch) -> None:
     named = f" ({batch['name']})" if batch["name"] else ""
-    many = "1 task" if batch["submitted"] == 1 else f"{batch['submitted']} tasks"
+    many = counted_tasks(batch["submitted"])
     if batch["known"]:
         say(f"✅ Batch {batch['batch_id']}{named} was there before: the same --once-key made it;")
         say("   nothing new was queued")
@@ -160,9 +161,8 @@ def _preview(answer: dict[str, Any]) -> None:
     more = answer["size"] - SHOWN
     if more > 0:
         say(f"… and {more} more; --json has all")
-    many = "1 task" if answer["size"] == 1 else f"{answer['size']} tasks"
     say()
-    say(f"Nothing was queued (--dry-run); it would be {many}")
+    say(f"Nothing was queued (--dry-run); it would be {counted_tasks(answer['size'])}")
 
 
 def _line(task: dict[str, Any]) -> str:

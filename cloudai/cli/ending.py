@@ -22,10 +22,13 @@ Task = dict[str, Any]
 def cancel_command(session: Session, tasks: tuple[str, ...]) -> int:
     """Stop tasks: a polite signal first, a forced end after each one's grace.
 
-    The id of a group stops all its tasks that have not ended.
+    The id of a group, of an array or of a batch stops all its tasks that have not ended.
     """
-    from cloudai.client import group_path, task_path
+    from cloudai.client import group_path
     from cloudai.core.names import is_group_id
+
+    from .sets import is_set, name_of, path_of
+    from .story import counted
 
     def cancel(task: str) -> Task:
         if is_group_id(task):
@@ -36,8 +39,12 @@ def cancel_command(session: Session, tasks: tuple[str, ...]) -> int:
                 if member["task_id"] in live:
                     say_stopped(member)
             return group
-        stopped: Task = session.client.patch(task_path(task, "cancel"))
-        say_stopped(stopped)
+        stopped: Task = session.client.patch(path_of(session.client, task, "cancel"))
+        if not is_set(stopped):
+            say_stopped(stopped)
+        elif not session.json:
+            words = f"✅ {name_of(stopped)}: {counted(stopped['counts'])}"
+            say(name_of(stopped) if session.quiet else words)
         return stopped
 
     def say_stopped(task: Task) -> None:
@@ -78,16 +85,63 @@ def mark_lost_command(session: Session, tasks: tuple[str, ...]) -> int:
 @common
 @click.pass_obj
 def rm_command(session: Session, tasks: tuple[str, ...]) -> int:
-    """Forget ended tasks and their logs."""
-    from cloudai.client import task_path
+    """Forget ended tasks and their logs.
+
+    The id of an array or of a batch forgets all its tasks, once all have ended.
+    """
+    from .sets import path_of
 
     def forget(task: str) -> str:
-        session.client.delete(task_path(task))
+        session.client.delete(path_of(session.client, task))
         if not session.json:
             say(task if session.quiet else f"✅ Task {task} forgotten")
         return task
 
     return _each(session, tasks, forget, several="removed")
+
+
+@click.command()
+@tasks_argument
+@click.option(
+    "--failed",
+    is_flag=True,
+    help="Only what failed, was cancelled or left out.",
+)
+@click.option(
+    "-e",
+    "--env",
+    "env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="A variable's value again: values are gone once their task has ended.",
+)
+@common
+@click.pass_obj
+def retry_command(
+    session: Session, tasks: tuple[str, ...], failed: bool, env: tuple[str, ...]
+) -> int:
+    """Run tasks that have ended once more, as new tasks.
+
+    Of an array its elements, as a new array with the same indexes; of a batch its tasks, as a
+    new batch, in which they need each other as before.
+    """
+    import os
+
+    from .asking import environment
+    from .sets import is_set, name_of, path_of
+    from .wording import counted_tasks
+
+    values = environment(env, (), os.environ)
+
+    def again(task: str) -> Task:
+        body = {"failed": failed, **({"env": values} if values else {})}
+        new: Task = session.client.post(path_of(session.client, task, "retry"), body)
+        if not session.json:
+            many = counted_tasks(new["size"]) if is_set(new) else "1 task"
+            say(name_of(new) if session.quiet else f"✅ {task} again: {name_of(new)}, {many}")
+        return new
+
+    return _each(session, tasks, again, several="tasks", bare=True)
 
 
 @click.command()

@@ -33,6 +33,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "tasks": ("tasks", "List tasks, newest first."),
         "show": ("tasks", "Tell one task's whole story."),
         "cancel": ("ending", "Stop tasks: politely, then by force."),
+        "retry": ("ending", "Run ended tasks once more, or those that failed."),
         "wait": ("ending", "Wait for tasks to end; end with their exit code."),
         "mark-lost": ("ending", "Say that tasks' workers are gone for good."),
         "rm": ("ending", "Forget ended tasks and their logs."),

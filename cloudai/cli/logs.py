@@ -7,6 +7,7 @@ import click
 from .options import common, task_argument
 from .output import on_terminal, tell
 from .session import Session
+from .sets import Set, is_set, tasks_of
 
 
 @click.command()
@@ -41,7 +42,8 @@ def logs_command(
 ) -> int:
     """Print what a task wrote, byte for byte, also after its container is gone.
 
-    On a terminal, escape sequences other than colours are left out.
+    Of an array: of each element that has begun, under its id. On a terminal, escape sequences
+    other than colours are left out.
     """
     from cloudai.client import task_path
 
@@ -52,6 +54,11 @@ def logs_command(
     if raw and on_terminal():
         raise click.UsageError("--raw is for pipes and files: on a terminal logs are made safe.")
     client = session.client
+    found = client.get(task_path(task))
+    if is_set(found):
+        if follow or number is not None:
+            raise click.UsageError(f"{task} is an array: --follow and --try take one of its tasks.")
+        return _logs_of_all(session, found, tail=tail, since=since)
     if follow and number is None:
         while (found := until(client, task, "started"))["status"] in ("queued", "starting"):
             pass
@@ -66,4 +73,29 @@ def logs_command(
         with client.stream(task_path(task, "logs"), **asked) as chunks:
             for chunk in chunks:
                 writer.write(chunk)
+    return 0
+
+
+def _logs_of_all(session: Session, array: Set, *, tail: int | None, since: str | None) -> int:
+    """Each element's log under a line with its id; that line goes where messages go, so that
+    what comes through a pipe is the bytes of the logs alone."""
+    from cloudai.client import task_path
+
+    from .writing import LogWriter
+
+    for task in tasks_of(session.client, array):
+        if task["started_at"] is None:
+            continue
+        if not session.quiet:
+            tell(f"── {task['task_id']} ({task['status']})")
+        with (
+            LogWriter() as writer,
+            session.client.stream(
+                task_path(task["task_id"], "logs"), tail=tail, since=since
+            ) as chunks,
+        ):
+            for chunk in chunks:
+                writer.write(chunk)
+            if on_terminal():
+                writer.finish_line()
     return 0

@@ -113,6 +113,9 @@ def _wishes(task: Task) -> list[tuple[str, object]]:
         ("Retries", _retries(task)),
         ("Not before", clock(task["not_before"]) if task.get("not_before") else None),
         ("Group", _group(task)),
+        ("After", ", ".join(task.get("after", ()))),
+        ("Batch", _batch(task)),
+        ("Array", _array(task)),
     ]
 
 
@@ -130,6 +133,43 @@ def _group(task: Task) -> str | None:
         return None
     rank, size = task["group_rank"], task["group_size"]
     return f"{task['group']}, rank {rank} of {size}, {task['placement']}"
+
+
+def _batch(task: Task) -> str | None:
+    return f"{task['batch']}, entry {task['entry']}" if task.get("batch") else None
+
+
+def _array(task: Task) -> str | None:
+    """Which array it is an element of."""
+    if not task.get("array"):
+        return None
+    limit = f", {task['array_limit']} at once" if task["array_limit"] else ""
+    return f"{task['array']}, index {task['array_index']} of {task['array_size']}{limit}"
+
+
+def counted(counts: dict[str, int]) -> str:
+    """``3 running, 97 completed``: what there is none of is left out."""
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"
+
+
+def print_array(array: dict[str, Any]) -> None:
+    """An array as a whole."""
+    named = f" ({array['name']})" if array.get("name") else ""
+    limit = f", {array['array_limit']} at once" if array["array_limit"] else ""
+    print_fields(
+        [
+            ("Array", array["task_id"] + named),
+            ("Status", f"{array['status']}: {counted(array['counts'])}"),
+            ("Elements", f"{array['array_size']}{limit}"),
+            ("User", array["user_id"]),
+            ("Image", array["docker_image"]),
+            ("Command", array["command"] or "(the image's own)"),
+            ("Batch", array["batch"]),
+            ("Created", clock(array["created_at"])),
+            ("Started", clock(array["started_at"]) if array["started_at"] else None),
+            ("Ended", clock(array["completed_at"]) if array["completed_at"] else None),
+        ]
+    )
 
 
 def _asked(task: Task) -> str:

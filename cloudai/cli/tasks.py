@@ -26,26 +26,28 @@ WAITS = "waiting for the scheduler"
 
 
 @click.command()
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="At most so many rows.",
+)
 @common
 @click.pass_obj
-def queue_command(session: Session) -> int:
-    """List what waits for a worker or is being started, oldest first, and why."""
-    answer = _all(session, status=["queued", "starting"])
-    ids = [task["task_id"] for task in reversed(answer["tasks"])]
-    session.show(answer, _print_queue, quiet=ids)
+def queue_command(session: Session, limit: int) -> int:
+    """List what waits for a worker or is being started, oldest first, and why.
+
+    An array is one row.
+    """
+    answer = session.client.get("/tasks/stats/queue", limit=limit)
+    session.show(answer, _print_queue, quiet=[_queued_id(task) for task in answer["tasks"]])
     return 0
 
 
-def _all(session: Session, **query: Any) -> dict[str, Any]:
-    """All pages as one answer."""
-    found: dict[str, Task] = {}
-    while True:
-        page = session.client.get("/tasks/", limit=PAGE, offset=len(found), **query)
-        # Between two pages tasks may come and go: none is shown twice.
-        fresh = {task["task_id"]: task for task in page["tasks"] if task["task_id"] not in found}
-        found.update(fresh)
-        if not fresh or len(found) >= page["total"]:
-            return {"tasks": list(found.values()), "total": page["total"]}
+def _queued_id(task: Task) -> str:
+    return str(task.get("array") or task["task_id"])
 
 
 def _print_queue(answer: dict[str, Any]) -> None:
@@ -61,23 +63,32 @@ def _print_queue(answer: dict[str, Any]) -> None:
     ]
     rows = [
         [
-            task["task_id"],
+            _queued_id(task),
             task["user_id"],
             Styled(task["status"], STYLES.get(task["status"], "")),
             age(task["created_at"]),
             _why(task),
         ]
-        for task in reversed(answer["tasks"])
+        for task in answer["tasks"]
     ]
     print_table(heads, rows)
+    more = answer["total"] - sum(task.get("waiting", 1) for task in answer["tasks"])
+    if more > 0 and on_terminal():
+        tell(f"and {more} more tasks: --limit shows more")
 
 
 def _why(task: Task) -> str:
-    """Why it waits, after what sets it apart from others: its priority, its group."""
+    """Why it waits, after what sets it apart from others: its array, its priority, its group."""
+    before = []
+    if task.get("array"):
+        limit = task.get("array_limit")
+        at_once = f", {limit} at once" if limit else ""
+        before.append(f"{task['waiting']} of {task['array_size']}{at_once}")
     if task["status"] == "starting":
-        return f"on {task['worker_id']}: {task.get('phase') or 'starting'}"
-    priority = priority_of(task)
-    before = [f"priority {priority}"] if priority else []
+        does = f"on {task['worker_id']}: {task.get('phase') or 'starting'}"
+        return ": ".join([*before, does])
+    if priority := priority_of(task):
+        before.append(f"priority {priority}")
     if task.get("group"):
         before.append(f"{task['group_rank'] + 1} of {task['group_size']} of {task['group']}")
     if task.get("target"):
@@ -94,6 +105,8 @@ def _why(task: Task) -> str:
     "--worker", metavar="ID", help="Only on this worker.", shell_complete=complete_workers
 )
 @click.option("--name", metavar="NAME", help="Only of this name.", shell_complete=complete_tasks)
+@click.option("--batch", metavar="ID", help="Only of this batch, by its whole id.")
+@click.option("--array", metavar="ID", help="Only of this array, by its whole id.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -150,11 +163,15 @@ def _task_row(task: Task) -> list[str | Styled]:
 @common
 @click.pass_obj
 def show_command(session: Session, task: str) -> int:
-    """Tell one task's whole story: what it asked, where it ran, what happened, why it ended."""
+    """Tell one task's whole story: what it asked, where it ran, what happened, why it ended.
+
+    Of an array: how its elements stand.
+    """
     from cloudai.client import task_path
 
-    from .story import print_story
+    from .story import print_array, print_story
 
     found = session.client.get(task_path(task))
-    session.show(found, print_story, quiet=[found["task_id"]])
+    people = print_array if "counts" in found else print_story
+    session.show(found, people, quiet=[found["task_id"]])
     return 0

@@ -115,6 +115,11 @@ def priority_of(task: Task) -> str | None:
     return f"{word} ({number})" if word else str(number)
 
 
+def counted_tasks(count: int) -> str:
+    """``1 task``, ``7 tasks``."""
+    return "1 task" if count == 1 else f"{count} tasks"
+
+
 FINAL = ("completed", "failed", "cancelled")
 
 

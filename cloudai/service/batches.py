@@ -18,6 +18,7 @@ from cloudai.core.model import FINAL, Batch, State, Task, TaskSpec
 from cloudai.core.names import check_task_name, check_user
 from cloudai.core.needs import How, Need, needs_of, with_needs
 from cloudai.core.request import array_of, begin_of, check_key, known_fields, read_request
+from cloudai.core.wishes import check_flag
 from cloudai.core.wording import shown
 from cloudai.crash import point
 from cloudai.store import Standing
@@ -26,7 +27,7 @@ from .needs import with_needs_each
 from .service import Service, bundle_of, new_id, now
 
 FIELDS = ("files", "set", "once_key", "name", "user_id", "done")
-RETRY_FIELDS = ("env",)
+RETRY_FIELDS = ("failed", "env")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,17 +211,17 @@ class Batches:
     async def retry(
         self, ref: str, body: Mapping[str, object]
     ) -> tuple[Batch | Array | Task, list[Task]]:
-        """What of a batch or array did not complete, or one task that did not, once more: new
-        tasks, which need each other as the old ones did. ``env``: values for variables, which
-        are gone with the end of the old ones. Raises ``Conflict`` where all completed, or where
-        values are missing."""
-        known_fields(body, RETRY_FIELDS)
+        """What has ended of a batch or array, or one task, once more: new tasks, which need each
+        other as the old ones did. ``failed``: only what did not complete. ``env``: values for
+        variables, which are gone with the end of the old ones. Raises ``Conflict`` where there
+        is nothing to be run again, or where values are missing."""
+        request = known_fields(body, RETRY_FIELDS)
+        failed = request.quantity("failed", check_flag, otherwise=False)
         service, at = self.service, now()
-        again = await service.in_thread(service.store.again, ref)
+        again = await service.in_thread(service.store.again, ref, failed=failed)
         if not again:
-            raise Conflict(
-                f"Nothing of {ref} ended badly", hint="only what failed or was cancelled is retried"
-            )
+            why = "ended badly" if failed else "has ended yet"
+            raise Conflict(f"Nothing of {ref} {why}: nothing was queued")
         values = await self._values_again(again, body)
         batch = None
         if again[0].spec.batch == ref:

@@ -150,6 +150,18 @@ def needed_by(connection: Connection, refs: Sequence[str]) -> str | None:
     return connection.execute(wanted.where(waiting, named).limit(1)).scalar()
 
 
+def waiting(connection: Connection, limit: int) -> tuple[list[tuple[str, int]], int]:
+    """What waits for a worker or is being started, oldest first, an array as one: the first
+    task of each with how many there are; and how many tasks that is in all."""
+    going = TASK.c.state.in_((State.QUEUED, State.STARTING))
+    first, whole = func.min(TASK.c.position), func.coalesce(TASK.c.array_id, TASK.c.id)
+    grouped = select(TASK.c.id, func.count(), first).where(going).group_by(whole)
+    rows = connection.execute(grouped.order_by(first).limit(limit))
+    found = [(str(task_id), int(count)) for task_id, count, _ in rows]
+    total = select(func.count()).select_from(TASK).where(going)
+    return found, int(connection.execute(total).scalar_one())
+
+
 # ------------------------------------------------------------------ batches
 
 

@@ -129,10 +129,10 @@ class Store:
                 )
             return _all(connection, queries.whole_of(sets.members(before.spec.array)))
 
-    def again(self, ref: str) -> list[Task]:
-        """Those tasks of a batch or array, or the task, that ended without completing, in the
-        order of submission."""
-        poor = TASK.c.state.in_((State.FAILED, State.CANCELLED))
+    def again(self, ref: str, *, failed: bool) -> list[Task]:
+        """Those tasks of a batch or array, or the task, that have ended, or only those of them
+        that did not complete, in the order of submission."""
+        poor = TASK.c.state.in_((State.FAILED, State.CANCELLED) if failed else queries.ENDED)
         with self._database.read() as connection:
             return _all(connection, queries.whole_of(sets.members(ref), poor))
 
@@ -316,6 +316,16 @@ class Store:
             total = connection.execute(queries.total(conditions)).scalar_one()
             wanted = queries.page(conditions, limit=max(limit, 0), offset=max(offset, 0))
             return _all(connection, wanted), int(total)
+
+    def waiting(self, limit: int) -> tuple[list[tuple[Task, int]], int]:
+        """What waits or is being started, oldest first, an array as one: at most ``limit``
+        tasks, each with how many of its array there are (1 for a task alone); and how many
+        tasks that is in all."""
+        with self._database.read() as connection:
+            rows, total = sets.waiting(connection, limit)
+            counts = dict(rows)
+            tasks = _all(connection, queries.whole_of(TASK.c.id.in_(counts)))
+        return [(task, counts[task.id]) for task in tasks], total
 
     def active(self) -> list[Task]:
         """All that have not ended, in the order of submission."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from datetime import UTC, datetime
@@ -252,7 +253,12 @@ tasks:
 
 
 def test_a_cycle_is_refused_and_shown():
-    text = "defaults: {image: x}\ntasks:\n- {name: b, after: a}\n- {name: c, after: b}\n- {name: a, after: c}\n"
+    text = """defaults: {image: x}
+tasks:
+- {name: b, after: a}
+- {name: c, after: b}
+- {name: a, after: c}
+"""
     ((_, line, column, said),) = wrong(text)
     assert (line, column) == (5, 20)
     assert "a → c → b → a" in said
@@ -331,7 +337,7 @@ names = st.text("abcde", min_size=1, max_size=3)
 def test_a_batch_is_taken_exactly_when_its_needs_can_be_met(graph):
     """Against the plainest rule: take away what needs nothing, again and again."""
     tasks = [
-        {"image": "x", "name": name, "after": {need: "ok" for need in sorted(needs)} or None}
+        {"image": "x", "name": name, "after": dict.fromkeys(sorted(needs), "ok") or None}
         for name, needs in graph.items()
     ]
     left = {name: set(needs) for name, needs in graph.items()}
@@ -378,7 +384,5 @@ def test_our_reader_of_json_reads_what_the_standard_one_reads(value):
     st.sampled_from(["yaml", "json", "jsonl", "csv"]),
 )
 def test_no_text_does_more_than_be_refused(text, form):
-    try:
+    with contextlib.suppress(InvalidInput):
         read((text, form))
-    except InvalidInput as refused:
-        assert refused.message

@@ -22,7 +22,6 @@ MAY_IMPORT = {
     "store": {"crash", "core", "disk"},
     "vault": {"core", "disk"},
     "archive": {"crash", "core", "disk"},
-    "expressions": {"core"},
     "batches": {"core", "expressions"},
     "service": {"crash", "core", "store", "vault", "archive", "batches", "expressions"},
     "controller": {
