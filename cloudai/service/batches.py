@@ -20,7 +20,6 @@ from cloudai.core.needs import How, Need, needs_of, with_needs
 from cloudai.core.request import array_of, begin_of, check_key, known_fields, read_request
 from cloudai.core.wishes import check_flag
 from cloudai.core.wording import shown
-from cloudai.crash import point
 from cloudai.store import Standing
 
 from .needs import with_needs_each
@@ -132,7 +131,6 @@ class Batches:
 
         made: list[tuple[Batch, bool]] = []
         kept = await service.in_thread(service.keep_together, batch.id, values, write)
-        point("batch.stored")
         if kept:
             service.changed(kept[0])
         return made[0][0], kept, made[0][1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -204,34 +204,41 @@ class Service:
         values: Mapping[str, Mapping[str, str]],
         write: Callable[[], list[Task]],
     ) -> list[Task]:
-        """Writes the tasks of a batch or array after the values of their variables, in the
-        store's thread; none of either where nothing new was written."""
-        if values:
-            self.vault.put_all(bundle, values)
-        point("submit.vault")
-        kept: list[Task] = []
-        try:
-            kept = write()
-        finally:
-            if values and not any(bundle in kept_as(task) for task in kept):
-                self.vault.drop(bundle)
-        point("submit.stored")
-        return kept
+        """Writes the tasks of a batch or array, after the values of their variables; answers
+        those that stand now, which are earlier ones where a key was known. In the store's
+        thread."""
+        return self._keep(
+            lambda: self.vault.put_all(bundle, values),
+            write,
+            lambda kept: [] if any(bundle in kept_as(task) for task in kept) else [bundle],
+        )
 
     def keep_each(
         self, values: Mapping[str, Mapping[str, str]], write: Callable[[], list[Task]]
     ) -> list[Task]:
-        """Writes new tasks, after the values of their variables; answers those that stand now,
-        which are earlier ones where a key was known. No values are left of any other."""
-        kept: list[Task] = []
-        try:
+        """The same for tasks that have nothing to do with each other."""
+
+        def put() -> None:
             for task_id, env in values.items():
                 self.vault.put(task_id, env)
+
+        return self._keep(put, write, lambda kept: values.keys() - {task.id for task in kept})
+
+    def _keep(
+        self,
+        put: Callable[[], None],
+        write: Callable[[], list[Task]],
+        unused: Callable[[list[Task]], Iterable[str]],
+    ) -> list[Task]:
+        """``unused``: what was put for nothing, for nothing new was written by it."""
+        kept: list[Task] = []
+        try:
+            put()
             point("submit.vault")
             kept = write()
         finally:
-            for task_id in values.keys() - {task.id for task in kept}:
-                self.vault.drop(task_id)
+            for name in unused(kept):
+                self.vault.drop(name)
         point("submit.stored")
         return kept
 
