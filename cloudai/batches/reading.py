@@ -334,7 +334,10 @@ class _Reader:
         """All tasks of it."""
 
         def rendered(value: Any, path: Path) -> Any:
-            return self._render(entry.file, (*entry.path, *path), value, entry.values)
+            try:
+                return _rendered(value, entry.values)
+            except InvalidInput as wrong:
+                raise InvalidInput(f"{path[-1]}: {wrong.message}", path=list(path)) from None
 
         try:
             combos = list(combinations(entry.written, rendered))
@@ -378,7 +381,6 @@ class _Reader:
         except CloudaiError as wrong:
             self._refused(entry, wrong, found)
             return None
-        spec = replace(spec, batch=self.asked.batch_id, entry=entry.id)
         return Planned(self.asked.new_id("task"), spec, env, begin, entry, body, after=after)
 
     def _refused(self, entry: Entry, wrong: CloudaiError, found: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from cloudai.batches import Asked, File, Planned, link, read_files
+from cloudai.batches import Asked, File, link, read_files
 from cloudai.core.arrays import element_id, elements_of
 from cloudai.core.errors import CloudaiError, Conflict, InvalidInput
 from cloudai.core.fingerprint import fingerprint
@@ -152,17 +152,19 @@ class Batches:
                 done[mark] -= 1
                 left_out.add(planned.id)
                 continue
-            spec = replace(planned.spec, fingerprint=mark)
-            tasks.append(self._task(planned, spec, asked.now))
+            spec = replace(
+                planned.spec,
+                batch=asked.batch_id,
+                entry=planned.entry.id,
+                fingerprint=mark,
+                after=planned.needs,
+            )
+            tasks.append(self.service.new(spec, asked.now, task_id=planned.id, begin=planned.begin))
             if planned.env:
                 values[planned.id] = planned.env
         if left_out:
             tasks = _without(tasks, left_out, asked.batch_id)
         return _Plan(read.name, read.user, key, tasks, values)
-
-    def _task(self, planned: Planned, spec: TaskSpec, at: datetime) -> Task:
-        spec = replace(spec, after=planned.needs)
-        return self.service.new(spec, at, task_id=planned.id, begin=planned.begin)
 
     # ---------------------------------------------------------------- as a whole
 

@@ -50,7 +50,11 @@ def now() -> datetime:
 
 def new_id(kind: str, at: datetime) -> str:
     """``kind-<unix seconds>-<suffix>``, unique at any rate: 8 random letters a second."""
-    suffix = "".join(secrets.choice(LETTERS) for _ in range(8))
+    number, letters = int.from_bytes(secrets.token_bytes(16)), []
+    for _ in range(8):
+        number, letter = divmod(number, len(LETTERS))
+        letters.append(LETTERS[letter])
+    suffix = "".join(letters)
     return f"{kind}-{int(at.timestamp())}-{suffix}"
 
 

@@ -90,7 +90,7 @@ def test_a_matrix_is_every_combination_but_those_left_out_and_those_added():
     assert one.spec.shell == "train 0.02 2"
     assert one.env == {"MODE": "fast", "LR": "0.01"}
     assert one.spec.resources.cpu_milli == 500
-    assert (one.spec.batch, one.spec.entry, one.spec.user_id) == ("batch-1-a", "train", "ann")
+    assert (one.entry.id, one.spec.user_id) == ("train", "ann")
     assert one.needs == ("batch-1-a/prepare:ok",)
     report = by_name(found)["report"]
     assert report.spec.argv == ("echo", "7", "true")
