@@ -191,7 +191,7 @@ class Desk:
             link.lost(error)
 
     async def view(self, link: Link) -> WorkerView:
-        active = await self.service.in_thread(self.service.store.active)
+        active = await self.service.active()
         controller, holds = self.controller, holds_by_worker(active).get(link.id, [])
         return WorkerView(
             link,
@@ -350,7 +350,7 @@ class Desk:
     async def unregister(self, worker_id: str) -> None:
         """Takes a worker out of the inventory. Raises ``Conflict`` while it holds tasks."""
         self.controller.link(worker_id)
-        active = await self.service.in_thread(self.service.store.active)
+        active = await self.service.active()
         holds = [hold.task_id for hold in holds_by_worker(active).get(worker_id, [])]
         if holds:
             raise Conflict(

@@ -36,6 +36,7 @@ from cloudai.store import Located, Store
 from cloudai.vault import Vault
 
 from .needs import with_whole_needs
+from .unfinished import Unfinished
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,12 +95,13 @@ class Service:
         self.store: Store
         self.vault = Vault(home / "vault")
         self._ledger: Ledger | None = None
+        self._unfinished: Unfinished | None = None
         self.archive = Archive(home / "logs", limit=log_limit)
 
     async def open(self) -> None:
         """Opens the database, migrating it where needed. Raises ``StoreFailed``."""
         self.store = await self.in_thread(Store.open, self.home / "cloudai.db", now=now())
-        active = await self.in_thread(self.store.active)
+        active, _ = await self.unfinished()
         await self.in_thread(self.vault.sweep, {name for task in active for name in kept_as(task)})
 
     async def close(self) -> None:
@@ -117,7 +119,28 @@ class Service:
 
     async def unfinished(self) -> tuple[list[Task], list[Task]]:
         """All tasks that have not ended, and ended ones whose log or container is still out."""
-        return await self.in_thread(lambda: (self.store.active(), self.store.unharvested()))
+        return await self.in_thread(self._all_unfinished)
+
+    async def active(self) -> list[Task]:
+        """All tasks that have not ended, in the order of submission."""
+        return await self.in_thread(lambda: self._known().active())
+
+    def _all_unfinished(self) -> tuple[list[Task], list[Task]]:
+        return self._known().active(), self._known().unharvested()
+
+    def _known(self) -> Unfinished:
+        if self._unfinished is None:
+            self._unfinished = Unfinished(self.store)
+        return self._unfinished
+
+    def _write(self, write: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Writes to the store. After a failure nobody knows what of it is on the disk, so what
+        is at hand is read anew."""
+        try:
+            return write(*args, **kwargs)
+        except BaseException:
+            self._unfinished = None
+            raise
 
     async def find(self, wanted: str) -> Task:
         """By id, unique prefix of one, or name. Raises ``TaskNotFound``, ``Conflict``."""
@@ -239,7 +262,8 @@ class Service:
         try:
             put()
             point("submit.vault")
-            kept = write()
+            kept = self._write(write)
+            self._known().come(kept)
         finally:
             for name in unused(kept):
                 self.vault.drop(name)
@@ -287,21 +311,29 @@ class Service:
         return moved
 
     def _record(self, task: Task, event: Event) -> Task | None:
-        moved = self.store.record(task, event)
-        if moved is not None and _ends_run(task, moved):
-            self._count(moved)
-        if moved is not None and moved.state.final:
-            self._drop_values(moved)
+        moved = self._write(self.store.record, task, event)
+        if moved is not None:
+            self._known().moved(moved)
+            if _ends_run(task, moved):
+                self._count(moved)
+            if moved.state.final:
+                self._drop_values(moved)
         return moved
 
     async def record_all(self, happened: Sequence[tuple[str, Event]]) -> list[Task]:
-        """Writes what happened to many tasks, by id, in one transaction; answers those to which
-        it still applied."""
-        moved = await self.in_thread(self.store.record_all, happened)
+        """Writes what happened to many tasks that wait, by id, in one transaction; answers those
+        to which it still applied."""
+        moved = await self.in_thread(self._record_all, happened)
         for task in moved:
-            if task.state.final:
-                await self.in_thread(self._drop_values, task)
             self.changed(task)
+        return moved
+
+    def _record_all(self, happened: Sequence[tuple[str, Event]]) -> list[Task]:
+        moved = self._write(self.store.record_all, happened)
+        for task in moved:
+            self._known().moved(task)
+            if task.state.final:
+                self._drop_values(task)
         return moved
 
     async def locate(self, wanted: str) -> Located:
@@ -398,8 +430,12 @@ class Service:
 
     async def mark_harvested(self, task: Task, number: int) -> None:
         """Its log is home and its container gone."""
-        await self.in_thread(self.store.mark_harvested, task.id, number)
+        await self.in_thread(self._mark_harvested, task.id, number)
         self.changed(task)
+
+    def _mark_harvested(self, task_id: str, number: int) -> None:
+        self._write(self.store.mark_harvested, task_id, number)
+        self._known().harvested(task_id, number)
 
     async def cancel(self, wanted: str) -> Task:
         """``cancelled`` if it waited, else ``stopping``. Raises ``Conflict`` when it is final."""
@@ -437,9 +473,13 @@ class Service:
         """Remembers a task that runs already. Raises ``Conflict`` for an id that is there."""
         assert task.assignment is not None
         text = f"container {(task.assignment.container_id or '')[:12]} on {task.worker_id}"
-        await self.in_thread(self.store.submit, task, what="adopted", text=text)
+        await self.in_thread(self._adopt, task, text)
         self.changed(task)
         return task
+
+    def _adopt(self, task: Task, text: str) -> None:
+        self._write(self.store.submit, task, what="adopted", text=text)
+        self._known().come([task])
 
     async def backup(self, target: Path) -> int:
         """A whole copy of the database, while it is in use, and its size in bytes: tasks and

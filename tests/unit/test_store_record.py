@@ -33,6 +33,7 @@ from cloudai.core.lifecycle import (
     advance,
 )
 from cloudai.core.model import Cause, State, Task, TaskSpec
+from cloudai.service.unfinished import Unfinished
 from cloudai.store import Store, database
 from cloudai.store.story import tell
 
@@ -240,6 +241,7 @@ class AnySequence(RuleBasedStateMachine):
         self.store = Store.open(self.folder / "cloudai.db", now=NOW)
         with self.store._database.read() as connection:  # power loss is not tested here
             connection.connection.driver_connection.execute("PRAGMA synchronous = OFF")
+        self.at_hand = Unfinished(self.store)
 
     def teardown(self):
         self.store.close()
@@ -250,6 +252,7 @@ class AnySequence(RuleBasedStateMachine):
         self.made += 1
         self.touched = f"task-1700000000-{self.made:06}"
         task = self.store.submit(a_task(self.made, direct=direct, retries=retries))
+        self.at_hand.come([task])
         self.assignments[task.id] = {}
         self.model[task.id] = task
         self.seen[task.id] = [task]
@@ -265,6 +268,8 @@ class AnySequence(RuleBasedStateMachine):
         number = given.assignment.number if given.assignment else 1
         event = data.draw(events(number))
         after = self.store.record(given, event)
+        if after is not None:
+            self.at_hand.moved(after)
         if after is None:
             assert given != present or advance(given, event) is None
             return
@@ -295,6 +300,7 @@ class AnySequence(RuleBasedStateMachine):
             if present and task.state.assigned:
                 continue
             self.store.mark_harvested(task_id, number)
+            self.at_hand.harvested(task_id, number)
             harvested = self.assignments[task_id][number] = replace(held, harvested=True)
             if present:
                 self.model[task_id] = replace(task, assignment=harvested)
@@ -322,6 +328,8 @@ class AnySequence(RuleBasedStateMachine):
         known = list(self.model.values())
         assert self.store.tasks(limit=1000) == (known[::-1], len(known))
         assert self.store.active() == [task for task in known if not task.state.final]
+        assert self.at_hand.active() == self.store.active()
+        assert self.at_hand.unharvested() == self.store.unharvested()
         assert self.store.unharvested() == [
             replace(
                 task, assignment=held, state=task.state if task.state.final else State.CANCELLED
