@@ -19,7 +19,18 @@ from cloudai import __version__
 from cloudai.controller.desk import Desk
 from cloudai.core.errors import CloudaiError, InvalidInput, NotFound
 
-from . import batches, controller, execute, groups, orphans, page, scheduler, tasks, workers
+from . import (
+    batches,
+    controller,
+    execute,
+    groups,
+    orphans,
+    page,
+    scheduler,
+    tasks,
+    templates,
+    workers,
+)
 from .doors import Doors
 
 log = logging.getLogger(__name__)
@@ -47,6 +58,7 @@ def make_app(desk: Desk, doors: Doors) -> FastAPI:
     app.include_router(tasks.router)
     app.include_router(groups.router)
     app.include_router(batches.router)
+    app.include_router(templates.router)
     app.include_router(workers.router)
     app.include_router(orphans.router)
     app.include_router(scheduler.router)

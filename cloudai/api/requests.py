@@ -23,6 +23,13 @@ TASK_EXAMPLES: dict[str, Example] = {
             "idempotency_key": "nightly-2026-01-31",
         }
     ),
+    "task type": Example(
+        value={"task_type": "llm", "parameters": {"prompt": "Why is the sky blue?"}}
+    ),
+}
+
+RENDER_EXAMPLES: dict[str, Example] = {
+    "parameters": Example(value={"parameters": {"prompt": "Why is the sky blue?"}}),
 }
 
 GROUP_EXAMPLES: dict[str, Example] = {

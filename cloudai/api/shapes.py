@@ -66,6 +66,7 @@ def task(one: Task, *, reason: str = "", phase: str = "", link: Link | None = No
         "task_id": one.id,
         "user_id": spec.user_id,
         "name": spec.name,
+        "task_type": spec.task_type,
         "docker_image": spec.image,
         "command": spec.command,
         "req_cpu": spec.resources.cpus,

@@ -98,6 +98,7 @@ async def list_tasks(
     name: str | None = None,
     batch: str | None = None,
     array: str | None = None,
+    task_type: str | None = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> shapes.Json:
@@ -110,6 +111,7 @@ async def list_tasks(
         name=name,
         batch=batch,
         array=array,
+        task_type=task_type,
         limit=limit,
         offset=offset,
     )

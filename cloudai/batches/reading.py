@@ -24,7 +24,7 @@ from cloudai.core.groups import MOST_TASKS as LARGEST_GROUP
 from cloudai.core.model import TaskSpec
 from cloudai.core.names import check_entry_id, check_task_name, check_user
 from cloudai.core.problems import FileInvalid, Place, Problem, Problems
-from cloudai.core.request import array_of, begin_of, check_key, read_request
+from cloudai.core.request import Expand, array_of, begin_of, check_key, read_request
 from cloudai.core.wishes import check_placement
 from cloudai.core.wording import did_you_mean, nearest, shown
 from cloudai.expressions import render
@@ -96,6 +96,8 @@ class Asked:
     batch_id: str
     new_id: Callable[[str], str]
     """An id of that kind that nothing has yet."""
+    expand: Expand | None = None
+    """Knows the task types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +375,8 @@ class _Reader:
         body = as_body(found)
         after = _needs(body.pop("after", None))
         try:
-            spec, env = read_request(body, default_user=self.user or self.asked.user)
+            user = self.user or self.asked.user
+            spec, env = read_request(body, default_user=user, expand=self.asked.expand)
             array_of(body)
             begin = begin_of(body, self.asked.now)
             if isinstance(after, InvalidInput):

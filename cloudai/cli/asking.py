@@ -9,6 +9,7 @@ import codecs
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,32 @@ from typing import Any, TypeVar
 import click
 
 from . import wishes
-from .options import ARGV, complete_workers
+from .options import ARGV, complete_types, complete_workers
 from .session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+TYPE_OPTIONS = (
+    click.option(
+        "--type",
+        "task_type",
+        metavar="NAME|FILE",
+        help="A task of that type; `cloudai templates list` shows them. IMAGE is then optional.",
+        shell_complete=complete_types,
+    ),
+    click.option(
+        "-p",
+        "--param",
+        "parameters",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A parameter of --type; @FILE, or @- for stdin, takes the value from there.",
+    ),
+)
+"""For a task that is made from a template."""
+
 _OPTIONS = (
+    *TYPE_OPTIONS,
     click.option("-c", "command", metavar="TEXT", help="Run TEXT with the image's /bin/sh."),
     click.option(
         "-cpu_cores",
@@ -113,6 +134,8 @@ _OPTIONS = (
 
 _FLAGS = {
     "docker_image": "IMAGE",
+    "task_type": "--type",
+    "parameters": "-p",
     "target": "WORKER",
     "argv": "the command after --",
     "command": "-c",
@@ -146,6 +169,8 @@ def as_typed(session: Session, flags: Mapping[str, str] | None = None) -> Iterat
         yield
     except InvalidInput as error:
         field = re.match(r"(?:tasks\[0\]\.)?(\w+)(?:\[\d+\])?: ", error.message)
+        if not session.json:
+            error.message = re.sub(r"^(?:tasks\[0\]\.)?parameters\.", "-p ", error.message)
         if field and field[1] in known and not session.json:
             error.message = f"{known[field[1]]}: {error.message[field.end() :]}"
         raise
@@ -167,16 +192,20 @@ def task_options(words: str) -> Callable[[F], F]:
 
 
 def task_body(
-    ctx: click.Context, *, image: str, target: str | None, asked: Mapping[str, Any]
+    ctx: click.Context, *, image: str | None, target: str | None, asked: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The body of the request. Raises ``click.UsageError`` for what cannot be meant here."""
     argv = ctx.meta[ARGV]
     if argv is not None and asked["command"] is not None:
         raise click.UsageError("Give -c TEXT or -- ARGV…, not both.", ctx=ctx)
+    if asked["parameters"] and asked["task_type"] is None:
+        raise click.UsageError("-p gives a parameter to a task type: --type NAME.", ctx=ctx)
     if argv == []:
         raise click.UsageError("There is no command after --.", ctx=ctx)
     body = {
         "docker_image": image,
+        "task_type": type_name(asked["task_type"]),
+        "parameters": parameters_of(asked["parameters"]),
         "target": target,
         "argv": argv,
         "command": asked["command"],
@@ -196,6 +225,46 @@ def task_body(
     body |= wishes.wishes_of(asked)
     # What was not said is the server's to fill in.
     return {name: value for name, value in body.items() if value not in (None, {}, [])}
+
+
+def type_name(given: str | None) -> str | None:
+    """The name of a template; of a file its whole path, for the controller knows no folder of
+    ours."""
+    if given is None or not ("/" in given or given.endswith(".yaml.j2")):
+        return given
+    return os.path.abspath(os.path.expanduser(given))
+
+
+def parameters_of(pairs: Sequence[str]) -> dict[str, str]:
+    """Values by name, those with ``@`` from files (``@@``: an @ of its own). Raises
+    ``click.UsageError``."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.UsageError(f"-p {pair}: give NAME=VALUE, such as -p prompt=Hello.")
+        if name in found:
+            raise click.UsageError(f"-p {name}: given twice.")
+        found[name] = _from_place(name, value)
+    return found
+
+
+def _from_place(name: str, value: str) -> str:
+    if not value.startswith("@"):
+        return value
+    if value.startswith("@@"):
+        return value[1:]
+    place = value[1:]
+    try:
+        if place == "-":
+            return sys.stdin.buffer.read().decode()
+        return Path(place).expanduser().read_bytes().decode()
+    except OSError as error:
+        hint = "" if place else " An @ of its own is written @@."
+        why = error.strerror if place else "there is no name of a file behind the @"
+        raise click.UsageError(f"-p {name}={value}: {why}.{hint}") from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"-p {name}={value}: it is not UTF-8 text.") from error
 
 
 def number(text: str | None) -> float | str | None:

@@ -115,6 +115,12 @@ def complete_workers(ctx: click.Context, _param: click.Parameter, incomplete: st
     return _fitting([worker["worker_id"] for worker in found], incomplete)
 
 
+@answers_in_time
+def complete_types(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of task types."""
+    return _fitting([one["name"] for one in _ask(ctx, "/templates/")["templates"]], incomplete)
+
+
 def _ask(ctx: click.Context, path: str) -> Any:
     session = ctx.find_object(Session) or Session()
     return session.connect(start=False, patience=0.2).get(path)

@@ -46,6 +46,7 @@ def _fields(task: Task) -> list[tuple[str, object]]:
         ("Hint", task.get("hint")),
         ("Last seen", unreachable(task)),
         ("User", task["user_id"]),
+        ("Type", task.get("task_type")),
         ("Image", task["docker_image"]),
         ("Command", task["command"] or "(the image's own)"),
         ("Asked", _asked(task)),

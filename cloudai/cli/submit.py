@@ -36,13 +36,15 @@ def task_command(ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, *
     """Queue a task; the controller places it, on WORKER only where one is named.
 
     The command comes after --, or as shell text with -c; without either the image's own runs.
+    With --type both image and command come from a template (docs/templates.md).
 
     \b
       cloudai task alpine -- echo hello
+      cloudai task --type llm -p prompt="Why is the sky blue?" -p max_tokens=128
       cloudai task worker-1 python:3.12 -cpu_cores 2.0 -mem 4.0 -c "python train.py"
     """
     session: Session = ctx.obj
-    target, image = _worker_and_image(ctx, words)
+    target, image = _worker_and_image(ctx, words, asked["task_type"])
     _check(ctx, session, asked)
     body = task_body(ctx, image=image, target=target, asked=asked)
     group = group_body(ctx, body, asked)
@@ -77,7 +79,9 @@ def dispatch_command(ctx: click.Context, /, words: tuple[str, ...], **asked: Any
       cloudai dispatch worker-1 alpine -- sleep 60
     """
     session: Session = ctx.obj
-    worker, image = _worker_and_image(ctx, words)
+    worker, image = _worker_and_image(ctx, words, asked["task_type"])
+    if worker is None and asked["task_type"] is not None:
+        worker, image = image, None
     if worker is None:
         raise click.UsageError("Both are needed: WORKER IMAGE.", ctx=ctx)
     _check(ctx, session, asked)
@@ -102,7 +106,11 @@ def _go_on_with_group(session: Session, answer: Answer, *, wait: bool, dry_run: 
     return go_on_with(session, answer.data, known=answer.status == 200, wait=wait)
 
 
-def _worker_and_image(ctx: click.Context, words: tuple[str, ...]) -> tuple[str | None, str]:
+def _worker_and_image(
+    ctx: click.Context, words: tuple[str, ...], task_type: str | None
+) -> tuple[str | None, str | None]:
+    if not words and task_type is not None:
+        return None, None
     if not words:
         raise click.UsageError("The image is missing.", ctx=ctx)
     if len(words) > 2:
@@ -116,7 +124,7 @@ def _worker_and_image(ctx: click.Context, words: tuple[str, ...]) -> tuple[str |
 
 
 @contextmanager
-def _meant_as_image(target: str | None, image: str, body: dict[str, Any]) -> Iterator[None]:
+def _meant_as_image(target: str | None, image: str | None, body: dict[str, Any]) -> Iterator[None]:
     """Adds to a worker that is not there what was meant more probably: `task alpine ls`."""
     from cloudai.core.errors import WorkerNotFound
 

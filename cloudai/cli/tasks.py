@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .options import common, complete_tasks, complete_workers, task_argument
+from .options import common, complete_tasks, complete_types, complete_workers, task_argument
 from .output import Column, Styled, on_terminal, print_table, say, tell
 from .session import Session
 from .wording import NOTHING, age, priority_of, span, took
@@ -107,6 +107,13 @@ def _why(task: Task) -> str:
 @click.option("--name", metavar="NAME", help="Only of this name.", shell_complete=complete_tasks)
 @click.option("--batch", metavar="ID", help="Only of this batch, by its whole id.")
 @click.option("--array", metavar="ID", help="Only of this array, by its whole id.")
+@click.option(
+    "--type",
+    "task_type",
+    metavar="NAME",
+    help="Only of this task type.",
+    shell_complete=complete_types,
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),

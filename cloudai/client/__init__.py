@@ -4,7 +4,7 @@
 runs; answers are the API's JSON, errors are raised as the tree of ``cloudai.core.errors``.
 """
 
-from .client import Answer, Client, batch_path, group_path, task_path, worker_path
+from .client import Answer, Client, batch_path, group_path, task_path, template_path, worker_path
 from .errors import ControllerFailed
 from .place import Inventory, find_home, find_inventory
 
@@ -18,5 +18,6 @@ __all__ = [
     "find_inventory",
     "group_path",
     "task_path",
+    "template_path",
     "worker_path",
 ]

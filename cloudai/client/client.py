@@ -235,6 +235,13 @@ def batch_path(batch: str, *rest: str) -> str:
     return "/".join(("/batches", quote(batch, safe=""), *rest))
 
 
+def template_path(name: str, *rest: str) -> str:
+    """``/templates/<name>/…``. Raises ``NotFound`` for no name at all."""
+    if not name:
+        raise NotFound("no task type ''", hint="`cloudai templates list` lists them")
+    return "/".join(("/templates", quote(name, safe=""), *rest))
+
+
 def worker_path(worker: str, *rest: str) -> str:
     """``/workers/<worker>/…``. Raises ``WorkerNotFound`` for what can be no worker's id."""
     if not worker or "/" in worker:

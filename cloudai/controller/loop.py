@@ -78,6 +78,7 @@ class Controller:
     ) -> None:
         self.service = service
         self.inventory = inventory
+        service.types.inventory = lambda: self.inventory.path
         self.embedded = embedded
         """The worker to use where there is no inventory at all: this machine's engine."""
         self.fleet = Fleet(connect, changed=self.wake)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from .errors import InvalidInput
 from .model import Placement, TaskSpec
-from .request import Request, check_key, known_fields, read_request
+from .request import Expand, Request, check_key, known_fields, read_request
 from .wishes import check_placement, whole_number
 from .wording import shown
 
@@ -29,16 +29,19 @@ class Member:
     env: Mapping[str, str]
 
 
-def read_group(body: Mapping[str, object], *, default_user: str, group: str) -> list[Member]:
+def read_group(
+    body: Mapping[str, object], *, default_user: str, group: str, expand: Expand | None = None
+) -> list[Member]:
     """The members of the group, in the order of their ranks, checked as a whole.
 
-    ``group``: its id. The idempotency key, where there is one, is the first member's. Raises
-    ``InvalidInput`` naming the field, as in ``tasks[3].req_cpu``.
+    ``group``: its id. ``expand``: as of ``read_request``. The idempotency key, where there is
+    one, is the first member's. Raises ``InvalidInput`` naming the field, as in
+    ``tasks[3].req_cpu``.
     """
     request = known_fields(body, FIELDS)
     placement = request.read("placement", check_placement, otherwise=Placement.PACK)
     key = request.read("idempotency_key", check_key, otherwise=None)
-    members = _members(request, default_user)
+    members = _members(request, default_user, expand)
     _check_alike(members)
     return [
         replace(
@@ -56,7 +59,7 @@ def read_group(body: Mapping[str, object], *, default_user: str, group: str) -> 
     ]
 
 
-def _members(request: Request, default_user: str) -> list[Member]:
+def _members(request: Request, default_user: str, expand: Expand | None) -> list[Member]:
     bodies = request.body.get("tasks")
     if not isinstance(bodies, list | tuple) or not 1 <= len(bodies) <= MOST_TASKS:
         raise InvalidInput(
@@ -64,7 +67,7 @@ def _members(request: Request, default_user: str) -> list[Member]:
             " POST /tasks/",
             field="tasks",
         )
-    members = [_member(body, at, default_user) for at, body in enumerate(bodies)]
+    members = [_member(body, at, default_user, expand) for at, body in enumerate(bodies)]
     if not request.given("replicas"):
         return members
     right = f"give a whole number from 1 to {MOST_TASKS}"
@@ -86,12 +89,12 @@ def _replicas(value: object, what: str, right: str) -> int:
     return number
 
 
-def _member(body: object, at: int, default_user: str) -> Member:
+def _member(body: object, at: int, default_user: str, expand: Expand | None) -> Member:
     where = f"tasks[{at}]"
     if not isinstance(body, Mapping):
         raise InvalidInput(f"{where}: {shown(body)}; give an object", field=where)
     try:
-        spec, env = read_request(body, default_user=default_user)
+        spec, env = read_request(body, default_user=default_user, expand=expand)
     except InvalidInput as wrong:
         wrong.message = f"{where}.{wrong.message}"
         if "field" in wrong.details:

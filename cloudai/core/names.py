@@ -75,6 +75,11 @@ def check_entry_id(text: str, *, what: str = "id") -> str:
     return _check(text, _NAME, what=what, right=_OF_LETTERS)
 
 
+def check_task_type(text: str, *, what: str = "task_type") -> str:
+    """The name of a template: letters, digits, ``.``, ``_``, ``-``; at most 63."""
+    return _check(text, _NAME, what=what, right=_OF_LETTERS)
+
+
 def check_user(text: str, *, what: str = "user_id") -> str:
     """Whose task it is: a person's name, ``@`` allowed; not a number, not ``uid:gid``."""
     if re.fullmatch(r"[0-9]+(:.*)?", text) or ":" in text:

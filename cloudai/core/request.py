@@ -27,7 +27,14 @@ from .model import (
     TaskSpec,
 )
 from .mounts import check_mount, mount_target
-from .names import check_env_name, check_run_as, check_task_name, check_user, check_worker_id
+from .names import (
+    check_env_name,
+    check_run_as,
+    check_task_name,
+    check_task_type,
+    check_user,
+    check_worker_id,
+)
 from .needs import check_after
 from .units import parse_amount, parse_begin, parse_cpus, parse_duration, parse_gpus
 from .wishes import (
@@ -101,6 +108,7 @@ FIELDS = (
     *("time_limit", "grace", "idempotency_key", "on_lost", "lost_after"),
     *("priority", "strategy", "nodes", "gpu_model", "gpu_memory", "require", "avoid"),
     *("near", "apart", "preemptible", "retries", "retry_on"),
+    *("task_type", "parameters"),
     *("after", "on_unmet", "begin", "array"),
 )
 """All that may be sent; only ``docker_image`` must be."""
@@ -125,15 +133,26 @@ def known_fields(body: Mapping[str, object], fields: Collection[str]) -> Request
     return Request(body)
 
 
+Expand = Callable[[Mapping[str, object]], Mapping[str, object]]
+"""A body that names a ``task_type`` and ``parameters`` to one that says all of it."""
+
+
 def read_request(
-    body: Mapping[str, object], *, default_user: str
+    body: Mapping[str, object], *, default_user: str, expand: Expand | None = None
 ) -> tuple[TaskSpec, dict[str, str]]:
     """What to run, and apart from it the values of its environment variables.
 
-    ``body``: parsed JSON. ``default_user``: whose task it is when none is named. Raises
+    ``body``: parsed JSON. ``default_user``: whose task it is when none is named. ``expand``:
+    knows the task types; without it ``task_type`` is no more than a word. Raises
     ``InvalidInput`` naming the field, what was given and what would be right.
     """
     request = known_fields(body, FIELDS)
+    if expand is not None and request.given("task_type"):
+        request = known_fields(expand(body), FIELDS)
+    if request.given("parameters"):
+        raise InvalidInput(
+            "parameters: they go with task_type, which names what takes them", field="parameters"
+        )
     env = _env(request)
     return _spec(request, env, default_user), env
 
@@ -176,6 +195,7 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
         retry_on=retry_on,
         after=check_after(request.body["after"]) if request.body.get("after") else (),
         on_unmet=request.read("on_unmet", _on_unmet, otherwise=OnUnmet.CANCEL),
+        task_type=request.read("task_type", check_task_type, otherwise=None),
     )
 
 

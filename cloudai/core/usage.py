@@ -52,13 +52,17 @@ class Run:
 
 
 def kind_of(spec: TaskSpec) -> str:
-    """Tasks of one kind take about as long on one worker: its image, and its command's first
-    word."""
-    return kind_from(spec.image, spec.shell, spec.argv)
+    """Tasks of one kind take about as long on one worker: its task type, or else its image and
+    its command's first word."""
+    return kind_from(spec.image, spec.shell, spec.argv, spec.task_type)
 
 
-def kind_from(image: str, shell: str | None, argv: Sequence[str]) -> str:
+def kind_from(
+    image: str, shell: str | None, argv: Sequence[str], task_type: str | None = None
+) -> str:
     """As ``kind_of``, of the parts of a spec that it needs."""
+    if task_type is not None:
+        return f"type: {task_type}"  # no image has such a name
     words = argv if shell is None else shell.split(maxsplit=1)
     return f"{image} {words[0] if words else ''}".strip()[:LONGEST_KIND]
 

@@ -23,7 +23,7 @@ from .plain import Plain, Refused, as_text, check_size, plain, unknown, weigh
 from .sandbox import ENVIRONMENT, compiled
 from .told import told
 
-__all__ = ["Plain", "check", "render", "render_text"]
+__all__ = ["Plain", "check", "names_in", "render", "render_text"]
 
 
 def render(text: str, values: Mapping[str, object]) -> Plain:
@@ -68,3 +68,14 @@ def check(text: str, names: Iterable[str]) -> None:
         for name in ENVIRONMENT.parse(text).find_all(nodes.Name):
             if name.name not in known and name.name not in FUNCTIONS:
                 raise Refused(unknown(name.name, known), name.lineno)
+
+
+def names_in(text: str) -> set[str]:
+    """The names that ``text`` uses, without those of functions. Raises ``InvalidInput`` where it
+    cannot be read."""
+    if "{" not in text:
+        return set()
+    with told(text):
+        compiled(text)
+        found = {name.name for name in ENVIRONMENT.parse(text).find_all(nodes.Name)}
+        return found - {*FUNCTIONS}

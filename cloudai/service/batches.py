@@ -52,7 +52,8 @@ class Batches:
         idempotency key makes it once. Raises ``InvalidInput``, and ``Conflict`` for a key that
         made something else."""
         service, at = self.service, now()
-        spec, env = read_request(body, default_user=default_user)
+        expand = service.types.expand
+        spec, env = read_request(body, default_user=default_user, expand=expand)
         elements = array_of(body)
         assert elements is not None
         array, begin = new_id("task", at), begin_of(body, at)
@@ -98,7 +99,14 @@ class Batches:
         user = request.read("user_id", check_user, otherwise=default_user)
         at = now().astimezone()
         batch_id = new_id("batch", at)
-        asked = Asked(_settings(body), at, user, batch_id, lambda kind: new_id(kind, at))
+        asked = Asked(
+            _settings(body),
+            at,
+            user,
+            batch_id,
+            lambda kind: new_id(kind, at),
+            self.service.types.expand,
+        )
         done = _done(body)
         plan = await asyncio.to_thread(
             self._plan, _files(body), asked, done, request.given("once_key") and body["once_key"]

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -33,6 +34,7 @@ from cloudai.core.units import parse_docker_size, show_gib
 from cloudai.core.usage import Ledger, Used, run_of
 from cloudai.crash import point
 from cloudai.store import Located, Store
+from cloudai.tasktypes import TaskTypes
 from cloudai.vault import Vault
 
 from .needs import with_whole_needs
@@ -91,6 +93,7 @@ class Service:
         self.changed = changed
         self.allow: Callable[[Sequence[TaskSpec]], None] = lambda specs: None
         """Raises for what its user may never have, whatever is free; set by who knows quotas."""
+        self.types = TaskTypes(home)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self.store: Store
         self.vault = Vault(home / "vault")
@@ -155,6 +158,7 @@ class Service:
         name: str | None = None,
         batch: str | None = None,
         array: str | None = None,
+        task_type: str | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> tuple[list[Task], int]:
@@ -167,6 +171,7 @@ class Service:
             name=name,
             batch=batch,
             array=array,
+            task_type=task_type,
             limit=limit,
             offset=offset,
         )
@@ -190,7 +195,8 @@ class Service:
         ``direct``: it bypasses the queue; the caller places it. The values of its environment
         are in the vault before the task is in the store. Raises ``InvalidInput``.
         """
-        spec, env = read_request(body, default_user=default_user)
+        expand = partial(self.types.expand, direct=direct)
+        spec, env = read_request(body, default_user=default_user, expand=expand)
         if spec.after:
             spec = await self.in_thread(with_whole_needs, self.store, spec)
         if not direct:
@@ -277,7 +283,12 @@ class Service:
         transaction, after the whole of it was checked. Raises ``InvalidInput``, and
         ``Conflict`` for an idempotency key that made a task of no group."""
         at = now()
-        members = read_group(body, default_user=default_user, group=new_id("group", at))
+        members = read_group(
+            body,
+            default_user=default_user,
+            group=new_id("group", at),
+            expand=self.types.expand,
+        )
         self.allow([member.spec for member in members])
         tasks = [self.new(member.spec, at) for member in members]
         if dry_run:

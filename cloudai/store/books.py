@@ -40,11 +40,11 @@ def reservations(connection: Connection, now: datetime) -> list[Reservation]:
 def runs(connection: Connection) -> Iterator[Run]:
     """Every run that is over, in the order in which they ended. One pass over all tasks."""
     for row in connection.execute(queries.runs()):
-        user_id, image, shell, word, cpu_milli, memory, storage, gpu_milli, *rest = row
+        user_id, image, shell, word, task_type, cpu_milli, memory, storage, gpu_milli, *rest = row
         worker_id, started, ended, completed = rest
         yield Run(
             user_id=user_id,
-            kind=kind_from(image, shell, () if word is None else (word,)),
+            kind=kind_from(image, shell, () if word is None else (word,), task_type),
             worker_id=worker_id,
             resources=Resources(
                 cpu_milli=cpu_milli, memory=memory, storage=storage, gpu_milli=gpu_milli

@@ -86,6 +86,7 @@ def matching(
     name: str | None,
     batch: str | None,
     array: str | None,
+    task_type: str | None,
 ) -> list[ColumnElement[bool]]:
     """Conditions on tasks; none of them: all tasks."""
     conditions: list[ColumnElement[bool]] = []
@@ -101,6 +102,8 @@ def matching(
         conditions.append(TASK.c.batch_id == batch)
     if array is not None:
         conditions.append(TASK.c.array_id == array)
+    if task_type is not None:
+        conditions.append(func.json_extract(TASK.c.spec, "$.task_type") == task_type)
     return conditions
 
 
@@ -130,7 +133,7 @@ def containers_of(task_ids: Collection[str]) -> Selection:
 
 
 OF_RUNS = (
-    *("image", "shell", "argv[0]"),
+    *("image", "shell", "argv[0]", "task_type"),
     *(f"resources.{name}" for name in ("cpu_milli", "memory", "storage", "gpu_milli")),
 )
 

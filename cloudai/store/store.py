@@ -306,13 +306,20 @@ class Store:
         name: str | None = None,
         batch: str | None = None,
         array: str | None = None,
+        task_type: str | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> tuple[list[Task], int]:
         """One page, newest first, and how many there are in all. ``worker``: where they are,
         or were last; ``batch`` and ``array``: whole ids."""
         conditions = queries.matching(
-            states=states, user=user, worker=worker, name=name, batch=batch, array=array
+            states=states,
+            user=user,
+            worker=worker,
+            name=name,
+            batch=batch,
+            array=array,
+            task_type=task_type,
         )
         with self._database.read() as connection:
             total = connection.execute(queries.total(conditions)).scalar_one()
