@@ -12,6 +12,7 @@ Every mistake is told with its file, line and column, all of them at once.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -372,7 +373,7 @@ class _Reader:
                 self.mistakes.add(entry.file.name, entry.place(word), f"{word}: {wrong.message}")
         if len(found) < sum(1 for word in merged if word not in _NOT_RENDERED and word in KNOWN):
             return None
-        body = as_body(found)
+        body = _with_whole_path(as_body(found), entry.file.name)
         after = _needs(body.pop("after", None))
         try:
             user = self.user or self.asked.user
@@ -420,6 +421,14 @@ def _rendered(value: Any, values: Mapping[str, Any]) -> Any:
             return {name: _rendered(one, values) for name, one in value.items()}
         case _:
             return value
+
+
+def _with_whole_path(body: dict[str, Any], file: str) -> dict[str, Any]:
+    """A template that is named by its place beside the file of the batch."""
+    kind = body.get("task_type")
+    if isinstance(kind, str) and kind.startswith(("./", "../")) and file.startswith("/"):
+        body["task_type"] = posixpath.normpath(posixpath.join(posixpath.dirname(file), kind))
+    return body
 
 
 def _as_written(text: str) -> Any:

@@ -59,6 +59,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "simulate": ("simulate", "Replay a trace under several strategies, and compare them."),
     },
     "Controller": {
+        "init": ("init", "Begin a project: an inventory, a sample task, a batch."),
         "controller": ("controller", "Run, start, stop and see the controller."),
         "backup": ("backup", "Copy the database to a file, while it is in use."),
         "completion": ("completion", "Print the completion script of a shell."),
