@@ -40,7 +40,8 @@ def init_command(session: Session, folder: Path) -> int:
             f"{blocked} is no folder, and one has to be there; nothing was made",
             hint="`cloudai init OTHER_DIR` begins elsewhere",
         )
-    made, kept = [], []
+    made: list[str] = []
+    kept: list[str] = []
     for path, source in files.items():
         mine = made if _make(folder / path, source) else kept
         mine.append(str(path))

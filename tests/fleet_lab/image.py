@@ -85,3 +85,18 @@ def load(client: docker.DockerClient) -> None:
     )
     for repository, tag in others:
         client.api.tag(":".join(first), repository, tag)
+
+
+def load_program(client: docker.DockerClient, image: str, program: str, text: str) -> None:
+    """Gives an engine an image of that name whose entrypoint is a shell script: a stand-in for a
+    public image with the same interface. ``program``: its path, such as ``app/llama-cli``."""
+    buffer = io.BytesIO(root_file_system())
+    with tarfile.open(fileobj=buffer, mode="a") as archive:
+        _add(archive, program, mode=0o755, content=text.encode())
+    repository, _, tag = image.rpartition(":")
+    client.api.import_image_from_data(
+        buffer.getvalue(),
+        repository=repository,
+        tag=tag,
+        changes=[f'ENTRYPOINT ["/{program}"]', "ENV PATH=/bin:/sbin:/usr/bin:/usr/sbin"],
+    )

@@ -441,6 +441,20 @@ def test_the_shipped_ones_travel_with_the_package():
     assert shipped().is_dir()
 
 
+def test_the_example_of_the_page_is_one():
+    page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    kind = read_type("transcribe", "transcribe.yaml.j2", text)
+    body = body_of(kind, {"audio": "/in/a.wav", "words": "yes", "folder": "/srv/in"})
+    assert body["argv"] == ["/in/a.wav", "--language=en", "--beams", "5", "--word-timestamps"]
+    assert body["mounts"] == ["type=bind,src=/srv/in,dst=/in,readonly"]
+    listed = re.findall(r"^\| `(\w+)` \| `(\w+)`", page, re.MULTILINE)
+    assert {name for name, _ in listed} >= {one.name for one in TaskTypes(Path("/none")).listed()}
+    for one in TaskTypes(Path("/none")).listed():
+        (row,) = re.findall(rf"^\| `{one.name}` \| (.*?) \|", page, re.MULTILINE)
+        assert re.findall(r"`(\w+)`", row) == [each.name for each in one.kind.parameters]
+
+
 if __name__ == "__main__":
     for each in ASKED:
         (GOLDEN / f"{each}.txt").write_text(line_of(each))
