@@ -47,6 +47,7 @@ def a_run(user: str = "ann", begin: float = HOUR, end: float = 0.0, **more: obje
         (TaskSpec(image="alpine", shell="  make all; true"), "alpine make"),
         (TaskSpec(image="alpine", shell=" "), "alpine"),
         (TaskSpec(image="i" * 300, argv=("x",)), "i" * 255),
+        (TaskSpec(image="alpine", argv=("x",), task_type="llm"), "type: llm"),
     ],
 )
 def test_kinds(spec, kind):
@@ -183,4 +184,25 @@ async def test_reservations(tmp_path):
         with pytest.raises(InvalidInput):
             await again.add_reservation("gpu1", **wrong)
     assert await again.reservations(NOW) == [two]
+    await again.close()
+
+
+async def test_a_task_type_is_a_kind_of_its_own(tmp_path):
+    service = Service(tmp_path)
+    await service.open()
+    body = {"task_type": "tts", "parameters": {"text": "hello"}}
+    task, _ = await service.submit(body, default_user="ann")
+    for event in (
+        Placed(at=NOW, worker_id="gpu1"),
+        Started(at=ago(60), number=1, container_id="c"),
+        Exited(at=ago(0), number=1, container_id="c", exit_code=0),
+    ):
+        task = await service.record(task, event)
+    kind = kind_of(task.spec)
+    assert kind == "type: tts"
+    assert await service.run_times(kind) == {"gpu1": pytest.approx(60)}
+    await service.close()
+    again = Service(tmp_path)
+    await again.open()
+    assert await again.run_times(kind) == {"gpu1": pytest.approx(60)}
     await again.close()
