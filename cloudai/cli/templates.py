@@ -90,17 +90,23 @@ def _print_one(one: Template) -> None:
 
 
 def _parameter_row(one: dict[str, Any]) -> list[str | Styled]:
-    kind = one["type"]
-    if one["choices"]:
-        kind = "|".join(one["choices"])
-    elif one["min"] is not None and one["max"] is not None:
-        kind = f"{kind}({one['min']}..{one['max']})"
     default = one["default"]
-    shown = (
-        NOTHING if default is None else default if isinstance(default, str) else json.dumps(default)
-    )
-    needed = Styled("(needed)", "bold")
-    return [one["name"], kind, needed if one["required"] else shown or '""', one["help"]]
+    if one["required"]:
+        shown: str | Styled = Styled("(needed)", "bold")
+    elif default is None:
+        shown = NOTHING
+    else:
+        shown = (default or '""') if isinstance(default, str) else json.dumps(default)
+    return [one["name"], one["type"], shown, one["help"] + _within(one)]
+
+
+def _within(one: dict[str, Any]) -> str:
+    """Which values it takes, where those are few or bounded."""
+    if one["choices"]:
+        return f" ({', '.join(one['choices'])})"
+    bounds = {"from": one["min"], "to": one["max"]}
+    said = " ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+    return f" ({said})" if said else ""
 
 
 @templates_command.command("render")

@@ -118,7 +118,7 @@ def test_the_list_and_one_of_it(stub, cloudai):
     assert "\x1b" not in listed.out
     assert cloudai("templates", "list", "-q").out.split() == ["bad", "llm"]
     shown = cloudai("templates", "show", "llm").out
-    assert "int(1..131072)" in shown
+    assert "how many (from 1 to 131072)" in shown
     assert "(needed)" in shown
     assert 'argv: ["{{ prompt }}"]' in shown
     assert cloudai("templates", "show", "llm", "--json").json == ONE
