@@ -27,7 +27,7 @@ def cancel_command(session: Session, tasks: tuple[str, ...]) -> int:
     from cloudai.client import group_path
     from cloudai.core.names import is_group_id
 
-    from .sets import is_set, name_of, path_of
+    from .sets import ask, is_set, name_of
     from .story import counted
 
     def cancel(task: str) -> Task:
@@ -39,7 +39,7 @@ def cancel_command(session: Session, tasks: tuple[str, ...]) -> int:
                 if member["task_id"] in live:
                     say_stopped(member)
             return group
-        stopped: Task = session.client.patch(path_of(session.client, task, "cancel"))
+        stopped: Task = ask(session.client, "PATCH", task, "cancel")
         if not is_set(stopped):
             say_stopped(stopped)
         elif not session.json:
@@ -89,10 +89,10 @@ def rm_command(session: Session, tasks: tuple[str, ...]) -> int:
 
     The id of an array or of a batch forgets all its tasks, once all have ended.
     """
-    from .sets import path_of
+    from .sets import ask
 
     def forget(task: str) -> str:
-        session.client.delete(path_of(session.client, task))
+        ask(session.client, "DELETE", task)
         if not session.json:
             say(task if session.quiet else f"✅ Task {task} forgotten")
         return task
@@ -128,14 +128,14 @@ def retry_command(
     import os
 
     from .asking import environment
-    from .sets import is_set, name_of, path_of
+    from .sets import ask, is_set, name_of
     from .wording import counted_tasks
 
     values = environment(env, (), os.environ)
 
     def again(task: str) -> Task:
         body = {"failed": failed, **({"env": values} if values else {})}
-        new: Task = session.client.post(path_of(session.client, task, "retry"), body)
+        new: Task = ask(session.client, "POST", task, "retry", body=body)
         if not session.json:
             many = counted_tasks(new["size"]) if is_set(new) else "1 task"
             say(name_of(new) if session.quiet else f"✅ {task} again: {name_of(new)}, {many}")

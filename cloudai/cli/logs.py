@@ -7,7 +7,7 @@ import click
 from .options import common, task_argument
 from .output import on_terminal, tell
 from .session import Session
-from .sets import Set, is_set, tasks_of
+from .sets import is_set, tasks_of
 
 
 @click.command()
@@ -46,6 +46,7 @@ def logs_command(
     other than colours are left out.
     """
     from cloudai.client import task_path
+    from cloudai.core.errors import Conflict
 
     from .following import log, until
     from .story import unreachable
@@ -54,14 +55,12 @@ def logs_command(
     if raw and on_terminal():
         raise click.UsageError("--raw is for pipes and files: on a terminal logs are made safe.")
     client = session.client
-    found = client.get(task_path(task))
-    if is_set(found):
-        if follow or number is not None:
-            raise click.UsageError(f"{task} is an array: --follow and --try take one of its tasks.")
-        return _logs_of_all(session, found, tail=tail, since=since)
     if follow and number is None:
-        while (found := until(client, task, "started"))["status"] in ("queued", "starting"):
-            pass
+        found = until(client, task, "started")
+        if is_set(found):
+            raise click.UsageError(f"{task} is an array: --follow takes one of its tasks.")
+        while found["status"] in ("queued", "starting"):
+            found = until(client, task, "started")
         if away := unreachable(found):
             tell(away)
     with LogWriter() as writer:
@@ -70,20 +69,25 @@ def logs_command(
                 writer.write(chunk)
             return 0
         asked = {"follow": follow or None, "tail": tail, "since": since, "number": number}
-        with client.stream(task_path(task, "logs"), **asked) as chunks:
-            for chunk in chunks:
-                writer.write(chunk)
+        try:
+            with client.stream(task_path(task, "logs"), **asked) as chunks:
+                for chunk in chunks:
+                    writer.write(chunk)
+        except Conflict as error:
+            if number is not None or "array" not in error.details:
+                raise
+            return _logs_of_all(session, error.details["array"], tail=tail, since=since)
     return 0
 
 
-def _logs_of_all(session: Session, array: Set, *, tail: int | None, since: str | None) -> int:
+def _logs_of_all(session: Session, array: str, *, tail: int | None, since: str | None) -> int:
     """Each element's log under a line with its id; that line goes where messages go, so that
     what comes through a pipe is the bytes of the logs alone."""
     from cloudai.client import task_path
 
     from .writing import LogWriter
 
-    for task in tasks_of(session.client, array):
+    for task in tasks_of(session.client, {"task_id": array}):
         if task["started_at"] is None:
             continue
         if not session.quiet:

@@ -22,24 +22,22 @@ def name_of(found: Set) -> str:
     return str(found.get("batch_id") or found["task_id"])
 
 
-def path_of(client: Client, ref: str, *rest: str) -> str:
-    """Where a task, an array or a batch is: a batch by its id or, where no task has that name,
-    by its name. Raises ``TaskNotFound`` for what is none of these."""
+def ask(client: Client, method: str, ref: str, *rest: str, body: object = None) -> Any:
+    """A request about a task, an array or a batch: a batch by its id or, where no task has that
+    name, by its name. Raises ``TaskNotFound`` for what is none of these."""
     from cloudai.client import batch_path, task_path
     from cloudai.core.errors import NotFound, TaskNotFound
     from cloudai.core.names import is_batch_id
 
     if is_batch_id(ref):
-        return batch_path(ref, *rest)
+        return client.request(method, batch_path(ref, *rest), body=body).data
     try:
-        client.get(task_path(ref))
-    except TaskNotFound:
+        return client.request(method, task_path(ref, *rest), body=body).data
+    except TaskNotFound as no_task:
         try:
-            return batch_path(client.get(batch_path(ref))["batch_id"], *rest)
+            return client.request(method, batch_path(ref, *rest), body=body).data
         except NotFound:
-            pass
-        raise
-    return task_path(ref, *rest)
+            raise no_task from None
 
 
 def tasks_of(client: Client, found: Set, *, status: list[str] | None = None) -> Iterator[Any]:

@@ -260,14 +260,14 @@ def test_a_file_of_variables_that_docker_refuses(
 def test_global_flags_stand_before_or_after_the_command(
     args: list[str], cloudai: Cloudai, stub: StubController
 ) -> None:
-    stub.on("GET /tasks/", {"tasks": [], "total": 0})
+    stub.on("GET /tasks/stats/queue", {"tasks": [], "total": 0})
     assert cloudai(*args).json == {"tasks": [], "total": 0}
 
 
 def test_the_inventory_named_after_the_command_is_sent(
     cloudai: Cloudai, stub: StubController, tmp_path: Path
 ) -> None:
-    stub.on("GET /tasks/", {"tasks": [], "total": 0})
+    stub.on("GET /tasks/stats/queue", {"tasks": [], "total": 0})
     cloudai("queue", "--inventory", "fleet.yaml")
     assert stub.asked[0].headers["x-cloudai-inventory"] == str(tmp_path / "fleet.yaml")
     assert stub.asked[0].headers["x-cloudai-inventory-explicit"] == "1"

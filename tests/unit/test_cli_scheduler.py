@@ -155,7 +155,7 @@ def test_queue_says_priority_and_group(cloudai: Cloudai, stub: StubController) -
             task_id="task-2", group="group-1-ab", group_size=4, group_rank=1, reason="no room"
         ),
     ]
-    stub.on("GET /tasks/", {"tasks": tasks, "total": 2})
+    stub.on("GET /tasks/stats/queue", {"tasks": tasks, "total": 2})
     out = cloudai("queue").out
     assert "  2 of 4 of group-1-ab: no room\n" in out
     assert "  priority high (75), for w1: draining\n" in out

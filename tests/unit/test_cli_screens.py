@@ -15,6 +15,7 @@ from cloudai.core.errors import (
     HostKeyUnknown,
     Insufficient,
     InvalidInput,
+    NotFound,
     TaskNotFound,
     WorkerNotActive,
     WorkerNotFound,
@@ -397,27 +398,30 @@ def test_queue_says_why_each_waits_oldest_first(cloudai: Cloudai, stub: StubCont
         task_id="task-2", status="starting", worker_id="gpu1", phase="pulling alpine: 43 %"
     )
     oldest = make_task(task_id="task-1", reason="no worker has 100 cores", target="worker-1")
-    old = {"created_at": ago(minutes=5)}
-    tasks = [{**newest, **old}, {**oldest, **old}]
-    stub.on("GET /tasks/", {"tasks": tasks, "total": 2})
+    old = {"created_at": ago(minutes=5), "waiting": 1}
+    tasks = [{**oldest, **old}, {**newest, **old}]
+    stub.on("GET /tasks/stats/queue", {"tasks": tasks, "total": 2})
     assert cloudai("queue").out.splitlines() == [
         "TASK    USER  STATUS     AGE  WHY",
         "task-1  ann   queued    5min  for worker-1: no worker has 100 cores",
         "task-2  ann   starting  5min  on gpu1: pulling alpine: 43 %",
     ]
-    assert stub.asked[0].query["status"] == ["queued", "starting"]
     assert cloudai("queue", "-q").out == "task-1\ntask-2\n"
 
 
-def test_queue_reads_all_pages(cloudai: Cloudai, stub: StubController) -> None:
-    every = [make_task(task_id=f"task-{at}") for at in range(250)]
-
-    def page(asked: Asked) -> Reply:
-        first, size = int(asked.query["offset"][0]), int(asked.query["limit"][0])
-        return Reply({"tasks": every[first : first + size], "total": 250})
-
-    stub.on("GET /tasks/", page)
-    assert cloudai("queue", "--json").json == {"tasks": every, "total": 250}
+def test_an_array_is_one_row_of_the_queue(cloudai: Cloudai, stub: StubController) -> None:
+    element = {"array": "task-9", "array_index": 3, "array_size": 100, "array_limit": 10}
+    task = make_task(
+        task_id="task-9_3", reason="no room", created_at=ago(minutes=5), waiting=97, **element
+    )
+    stub.on("GET /tasks/stats/queue", {"tasks": [task], "total": 97})
+    assert cloudai("queue").out.splitlines()[1:] == [
+        "task-9  ann   queued  5min  97 of 100, 10 at once: no room"
+    ]
+    assert cloudai("queue", "-q").out == "task-9\n"
+    task |= {"status": "starting", "worker_id": "gpu1", "phase": ""}
+    stub.on("GET /tasks/stats/queue", {"tasks": [task], "total": 97})
+    assert "97 of 100, 10 at once: on gpu1: starting" in cloudai("queue").out
 
 
 def test_tasks_in_a_pipe_are_columns_that_awk_can_cut(
@@ -623,6 +627,7 @@ def test_cancel_reports_each_and_ends_with_the_worst(
     stub.on("PATCH /tasks/b/cancel", make_task(task_id="task-b", status="cancelled"))
     stub.refuse("PATCH /tasks/c/cancel", Conflict("Task task-c is completed"))
     stub.refuse("PATCH /tasks/d/cancel", TaskNotFound("d"))
+    stub.refuse("PATCH /batches/d/cancel", NotFound("Batch d not found"))
     result = cloudai("cancel", "d", "a", "c", "b")
     assert result.code == 3
     assert result.out == "✅ Task task-a is being stopped\n✅ Task task-b cancelled\n"
@@ -841,6 +846,7 @@ HOSTILE = "[red]x[/nope]\x1b]0;owned\x07\u202e\x9b2J\r\nb"
 def test_foreign_text_is_neither_markup_nor_escape(home: Path, stub: StubController) -> None:
     task = make_task(reason=HOSTILE, user_id=HOSTILE, docker_image=HOSTILE, name=HOSTILE)
     stub.on("GET /tasks/", {"tasks": [task], "total": 1})
+    stub.on("GET /tasks/stats/queue", {"tasks": [{**task, "waiting": 1}], "total": 1})
     stub.on(ONE, task)
     stub.on("GET /workers/", {"workers": [make_worker(worker_id=HOSTILE, reason=HOSTILE)]})
     for args in (["queue"], ["tasks"], ["show", TASK_ID], ["workers"]):
