@@ -76,6 +76,24 @@ async def show(
     return await batch_shape(desk, found, until_ended=timeout if until else 0.0)
 
 
+@router.get("/{batch}/changes")
+async def changes(
+    request: Request,
+    batch: str,
+    since: Annotated[int | None, Query(ge=0)] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> shapes.Json:
+    """The tasks with which something happened since a cursor of an earlier answer, in the order
+    of their latest change; without ``since`` none, and the cursor of now."""
+    desk = desk_of(request)
+    found = await _find(desk, batch)
+    news = await desk.service.in_thread(
+        desk.service.store.changes, found.id, since=since, limit=limit
+    )
+    tasks = [shape(desk, task) for task in news.tasks]
+    return {"tasks": tasks, "cursor": news.cursor, "more": news.more}
+
+
 @router.patch("/{batch}/cancel")
 async def cancel(request: Request, batch: str) -> shapes.Json:
     """Stops all its tasks that have not ended; 409 where all have."""

@@ -9,8 +9,11 @@ from typing import Any
 import click
 
 from .asking import login_name
+from .batch_follow import follow_batch, follow_command
+from .batch_status import joblog_command, report_command, status_command
 from .options import common
 from .output import on_terminal, say
+from .record_options import check_record, record_options
 from .session import Session
 from .wording import counted_tasks
 
@@ -47,6 +50,12 @@ def batch_command() -> None:
     """
 
 
+batch_command.add_command(status_command)
+batch_command.add_command(follow_command)
+batch_command.add_command(report_command)
+batch_command.add_command(joblog_command)
+
+
 @batch_command.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
@@ -71,19 +80,35 @@ def batch_command() -> None:
     help="Whose tasks they are.  [env: CLOUDAI_USER; default: your login name]",
 )
 @click.option("--dry-run", is_flag=True, help="Print the tasks it would be, and queue nothing.")
+@click.option(
+    "--wait", is_flag=True, help="Wait for its end and sum it up; end with the last failure's code."
+)
+@click.option("--follow", is_flag=True, help="The same, with a live view.")
+@record_options
+@click.option("--resume", is_flag=True, help="Leave out what completed, by the file of --joblog.")
 @common
 @click.pass_obj
 def submit(session: Session, /, files: tuple[str, ...], dry_run: bool, **asked: Any) -> int:
     """Submit the tasks of FILES (YAML, JSON, JSON lines, CSV; - is stdin) as one batch.
 
     All files are checked before anything is stored, and every mistake is told with its place.
+    --joblog and --report wait for its end. --resume goes by what tasks are, never by their
+    place in a file: two equal ones are left out once both have completed.
     """
+    joblog: Path | None = asked["joblog"]
+    if asked["resume"] and joblog is None:
+        raise click.UsageError("--resume needs --joblog: the file says what completed.")
+    check_record(joblog, asked["report"], asked["report_format"])
     body = {
         "files": [_read(name, asked["form"]) for name in files],
         "set": _settings(asked["settings"]),
         "user_id": asked["user_id"] or login_name(_environ()),
         **{name: asked[name] for name in ("name", "once_key") if asked[name] is not None},
     }
+    if asked["resume"] and joblog:
+        from .joblog import completed_by
+
+        body["done"] = dict(completed_by(joblog))
     answer = session.client.request(
         "POST", "/batches/", body=body, query={"dry_run": dry_run or None}, patience=600
     )
@@ -91,8 +116,19 @@ def submit(session: Session, /, files: tuple[str, ...], dry_run: bool, **asked: 
         session.show(answer.data, _preview, quiet=[_line(task) for task in answer.data["tasks"]])
         return 0
     batch: Batch = answer.data
-    session.show(batch, _tell, quiet=[] if batch["known"] else [batch["batch_id"]])
-    return 0
+    waits = asked["wait"] or asked["follow"] or joblog or asked["report"]
+    if not (waits and session.json):
+        session.show(batch, _tell, quiet=[] if batch["known"] or waits else [batch["batch_id"]])
+    if not waits:
+        return 0
+    return follow_batch(
+        session,
+        batch,
+        live=asked["follow"],
+        joblog=joblog,
+        reports=asked["report"],
+        form=asked["report_format"],
+    )
 
 
 def _environ() -> Any:

@@ -152,14 +152,15 @@ def wait_command(session: Session, tasks: tuple[str, ...]) -> int:
     """Wait for tasks to end, and end with the exit code of the last one that failed.
 
     A line each: its id, how it ended, and its exit code. A task that cloudai failed or that
-    was cancelled counts as 125. The id of a group stands for all its tasks.
+    was cancelled counts as 125, one that was skipped as 0. The id of a batch, an array or a
+    group stands for all its tasks.
     """
-    from .groups import members_of, wait_for
+    from .awaiting import find, wait_for_all
 
-    ids = members_of(session.client, tasks)
-    done, code = wait_for(session, ids)
+    found = find(session.client, tasks)
+    done, code = wait_for_all(session, found)
     if session.json:
-        print_json(done[0] if len(ids) == 1 else {"tasks": done})
+        print_json(done[0] if len(found) == 1 and not found[0].many else {"tasks": done})
     return code
 
 

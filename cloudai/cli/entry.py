@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "cancel": ("ending", "Stop tasks: politely, then by force."),
         "retry": ("ending", "Run ended tasks once more, or those that failed."),
         "wait": ("ending", "Wait for tasks to end; end with their exit code."),
+        "graph": ("graph", "Draw what comes after what in a batch, and how it stands."),
         "mark-lost": ("ending", "Say that tasks' workers are gone for good."),
         "rm": ("ending", "Forget ended tasks and their logs."),
         "exec": ("execute", "Run a command in a running task's container."),

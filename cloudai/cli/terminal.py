@@ -10,12 +10,8 @@ from __future__ import annotations
 import codecs
 import re
 
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line end, DEL, C1
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns text around
-    "\u2028\u2029\ufff9-\ufffb\U000e0000-\U000e007f]"  # line ends and notes nobody sees
-)
-_SURROGATE = re.compile("[\ud800-\udfff]")
+from cloudai.plain import plain as _safe
+
 _SPACES = re.compile(r"\s+")
 
 
@@ -27,10 +23,6 @@ def clean(text: object) -> str:
 def clean_block(text: object) -> str:
     """Foreign text with its line ends and tabs kept."""
     return _safe(str(text).replace("\r\n", "\n"))
-
-
-def _safe(text: str) -> str:
-    return _SURROGATE.sub("\ufffd", _UNSAFE.sub("", text))
 
 
 class LogCleaner:

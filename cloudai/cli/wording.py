@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from cloudai.records.reading import exit_code_of as exit_code_of
+from cloudai.records.reading import is_final as is_final
+from cloudai.records.reading import moment as moment
+
 NOTHING = "-"
 
 Task = Mapping[str, Any]
@@ -42,17 +46,6 @@ def long_span(seconds: float) -> str:
         minutes = whole % 3600 // 60
         return f"{whole // 3600} h" + (f" {minutes} min" if minutes else "")
     return f"{whole // 86400} d"
-
-
-def moment(text: str | None) -> datetime | None:
-    """An API time; ``None`` for none and for what cannot be read."""
-    if not text:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo else None
 
 
 def local(text: str | None, *, now: datetime | None = None) -> str:
@@ -118,23 +111,6 @@ def priority_of(task: Task) -> str | None:
 def counted_tasks(count: int) -> str:
     """``1 task``, ``7 tasks``."""
     return "1 task" if count == 1 else f"{count} tasks"
-
-
-FINAL = ("completed", "failed", "cancelled")
-
-
-def is_final(task: Task) -> bool:
-    return task.get("status") in FINAL
-
-
-def exit_code_of(task: Task) -> int:
-    """What a command ends with that ends with its task: the task's own exit code, or 125
-    where cloudai failed or stopped it."""
-    if task.get("status") == "completed":
-        return 0
-    if task.get("status") == "cancelled":
-        return 125
-    return task.get("exit_code") or 125
 
 
 def result(task: Task) -> str:

@@ -26,7 +26,8 @@ from cloudai.core.names import BATCH_PREFIX
 from cloudai.core.needs import Tally, plain_id, split_element
 from cloudai.core.usage import Ledger
 
-from . import books, queries, sets
+from . import books, changes, queries, sets
+from .changes import Changes
 from .database import Database
 from .identity import introduce
 from .mapping import assignment_from, assignment_values, standing_values, task_from, task_values
@@ -283,6 +284,12 @@ class Store:
         """The tasks of a batch or array in these states, in the order of submission."""
         with self._database.read() as connection:
             return sets.ids(connection, ref, states)
+
+    def changes(self, batch_id: str, *, since: int | None, limit: int) -> Changes:
+        """Tasks of a batch with which something happened since then (a cursor of an earlier
+        answer; ``None``: none, only the cursor of now)."""
+        with self._database.read() as connection:
+            return changes.changes(connection, batch_id, since, limit)
 
     def any_live(self, ref: str) -> bool:
         """Whether any task of a batch or array has not ended."""

@@ -48,7 +48,11 @@ MAY_IMPORT = {
     "daemon": {"core", "engines", "shells", "inventory", "service", "controller", "api"},
     "client": {"core"},
     "simulate": {"core", "inventory"},
-    "cli": {"core", "client", "daemon", "simulate"},
+    "plain": set(),
+    "markup": {"plain"},
+    "records": {"core", "markup"},
+    "graph": {"markup"},
+    "cli": {"core", "client", "daemon", "simulate", "plain", "records", "graph"},
     "__main__": {"cli"},
     "__init__": set(),
 }
