@@ -34,20 +34,20 @@ class Awaited:
 def find(client: Client, names: Iterable[str]) -> list[Awaited]:
     """What is named, each once. All are looked up first: a mistyped one is said at once, not
     after hours."""
-    from cloudai.client import batch_path, group_path, task_path
-    from cloudai.core.names import BATCH_PREFIX, is_group_id
+    from cloudai.client import group_path
+    from cloudai.core.names import is_group_id
+
+    from .sets import is_set, name_of, path_of
 
     found: dict[Awaited, None] = {}
     for name in names:
-        if name.startswith(BATCH_PREFIX):
-            one = Awaited("batch", client.get(batch_path(name))["batch_id"])
-        elif is_group_id(name):
+        if is_group_id(name):
             tasks = client.get(group_path(name))["tasks"]
             one = Awaited("group", name, tuple(task["task_id"] for task in tasks))
         else:
-            # An array answers how it stands as a whole.
-            seen = client.get(task_path(name))
-            one = Awaited("array" if "counts" in seen else "task", seen["task_id"])
+            seen = client.get(path_of(client, name))
+            many = "batch" if "batch_id" in seen else "array"
+            one = Awaited(many if is_set(seen) else "task", name_of(seen))
         found[one] = None
     return list(found)
 
@@ -101,4 +101,4 @@ def _of_array(client: Client, array: str) -> Iterator[Task]:
 
     while not until(client, array, "final")["ended"]:
         pass
-    yield from tasks_of(client, array=array)
+    yield from tasks_of(client, {"task_id": array})

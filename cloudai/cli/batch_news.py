@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from cloudai.records import is_final
 from cloudai.records.reading import OUTCOMES
 
+from . import sets
+
 if TYPE_CHECKING:
     from cloudai.client import Client
 
@@ -35,16 +37,10 @@ def find_batch(client: Client, ref: str) -> Batch:
     return batch
 
 
-def tasks_of(client: Client, **which: Any) -> list[Task]:
-    """All tasks of a batch (``batch=ID``) or of an array (``array=ID``), in the order of
-    submission; of each what is needed here."""
-    found: dict[str, Task] = {}
-    while True:
-        page = client.get("/tasks/", limit=PAGE, offset=len(found), **which)
-        fresh = [task for task in page["tasks"] if task["task_id"] not in found]
-        found |= {task["task_id"]: _slim(task) for task in fresh}
-        if not fresh or len(found) >= page["total"]:
-            return list(reversed(found.values()))
+def tasks_of(client: Client, found: Batch) -> list[Task]:
+    """All tasks of a batch or an array, in the order of submission; of each what is needed
+    here."""
+    return [_slim(task) for task in sets.tasks_of(client, found)]
 
 
 def _slim(task: Task) -> Task:
@@ -122,5 +118,5 @@ class Watching:
 
     def _reload(self) -> None:
         self._cursor = self._client.get(f"{self._path}/changes")["cursor"]
-        found = tasks_of(self._client, batch=self.batch["batch_id"])
+        found = tasks_of(self._client, self.batch)
         self._known = {task["task_id"]: task for task in found}

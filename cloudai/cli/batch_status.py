@@ -54,7 +54,7 @@ def status_command(session: Session, /, ref: str | None, **filters: Any) -> int:
         session.show(answer, _print_batches, quiet=[one["batch_id"] for one in answer["batches"]])
         return 0
     batch = find_batch(session.client, ref)
-    tasks = tasks_of(session.client, batch=batch["batch_id"])
+    tasks = tasks_of(session.client, batch)
     figures = figures_of(tasks, None if batch["ended"] else datetime.now().astimezone())
     session.show(
         {**batch, "figures": figures.as_json()},
@@ -177,7 +177,7 @@ def report_command(
 
     check_reports(report, report_format)
     batch = find_batch(session.client, ref)
-    tasks = tasks_of(session.client, batch=batch["batch_id"])
+    tasks = tasks_of(session.client, batch)
     figures = figures_of(tasks, None if batch["ended"] else datetime.now().astimezone())
     write_reports(session.client, batch, tasks, report, report_format)
     session.show(
@@ -204,7 +204,7 @@ def joblog_command(session: Session, ref: str, file: Path) -> int:
 
     check_joblog(file)
     batch = find_batch(session.client, ref)
-    tasks = tasks_of(session.client, batch=batch["batch_id"])
+    tasks = tasks_of(session.client, batch)
     ended = sorted(filter(is_final, tasks), key=lambda task: task["completed_at"] or "")
     with JobLog(file, tasks) as log:
         written = log.add(ended)

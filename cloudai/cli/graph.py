@@ -52,7 +52,7 @@ def graph_command(session: Session, ref: str, svg: Path | None) -> int:
 
     batch = find_batch(session.client, ref)
     batch_id = batch["batch_id"]
-    graph = graph_of(batch_id, [_clean(task) for task in tasks_of(session.client, batch=batch_id)])
+    graph = graph_of(batch_id, [_clean(task) for task in tasks_of(session.client, batch)])
     if svg:
         _write(svg, graph, batch)
     answer = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -54,6 +56,9 @@ class JobLog:
 
 
 def _all_of(fd: int) -> bytes:
+    """What is in the file; of a pipe or a device, nothing."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return b""
     parts = []
     while part := os.read(fd, 1 << 20):
         parts.append(part)
@@ -62,8 +67,6 @@ def _all_of(fd: int) -> bytes:
 
 def _cannot_be_synced(error: OSError) -> bool:
     """A pipe or a terminal has nothing to sync."""
-    import errno
-
     return error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 
 
@@ -84,7 +87,8 @@ def completed_by(path: Path) -> Counter[str]:
     """For ``--resume``: fingerprints of what completed by a job log, and how often each did;
     none where there is no such file yet. Raises ``InvalidInput``."""
     try:
-        return completed_in(path.read_bytes())
+        with path.open("rb") as file:
+            return completed_in(_all_of(file.fileno()))
     except FileNotFoundError:
         return Counter()
     except OSError as error:

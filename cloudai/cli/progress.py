@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cloudai.plain import plain
 from cloudai.records import label_of, moment, outcome_of, seconds_of
 from cloudai.records.pace import Pending, rate, remaining
 from cloudai.records.reading import entry_of
@@ -254,17 +253,29 @@ class Screen:
         phase = clean(task.get("phase") or "")
         state = str(task["status"])
         told = phase if state == "running" and phase else f"{state}: {phase}" if phase else state
-        worker = plain(str(task.get("worker_id") or ""))
+        worker = clean(task.get("worker_id") or "")
         label_room = max(12, self._width - 2 - 16 - 1 - 6 - 2 - 24)
-        label = _cut(clean(label_of(task)), label_room)
-        line = Text(f"  {label:<{label_room}} {_cut(worker, 15):<15} {aged:>6}  ")
+        label = _fitted(clean(_called(task)), label_room)
+        line = Text(f"  {label} {_fitted(worker, 15)} {aged:>6}  ")
         line.append(told, style="cyan" if state != "running" or phase else "dim")
         line.truncate(self._width)
         return line
 
 
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else f"{text[: room - 1]}…"
+def _called(task: Task) -> str:
+    """What tells it from the others of its entry: where it has no name, its command."""
+    if task.get("name") or task.get("array") or not task.get("entry"):
+        return label_of(task)
+    return f"{task['entry']}: {task.get('command') or task['docker_image']}"
+
+
+def _fitted(text: str, room: int) -> str:
+    """The text in so many columns of the terminal, filled up or cut."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) > room:
+        return f"{set_cell_size(text, room - 1)}…"
+    return set_cell_size(text, room)
 
 
 class LiveView:
