@@ -20,7 +20,7 @@ from .options import common
 from .output import StatusLine, on_terminal, print_json, say, tell
 from .record_options import check_record, record_options
 from .session import Session
-from .wording import NOTHING, span
+from .wording import NOTHING
 
 Task = dict[str, Any]
 Batch = dict[str, Any]
@@ -187,7 +187,7 @@ class _Live(_Nothing):
         bad = [task for task in ended if outcome_of(task) == "failed"]
         if not self._first:
             for task in bad[: self._left]:
-                self._view.keep(f"❌ {told(task)}")
+                self._view.keep(f"✗ {told(task, with_id=False)}")
             self._left = max(0, self._left - len(bad))
         self._first = False
         running = [] if watching.over else watching.running(200)
@@ -206,9 +206,11 @@ def _shown(session: Session, *, live: bool) -> _Nothing:
 
 def line_of(task: Task) -> str:
     """How one task ended: its id, how, exit code, worker, how long, and what it is called."""
+    from cloudai.core.units import show_duration
+
     own = NOTHING if task["exit_code"] is None else task["exit_code"]
     seconds = seconds_of(task)
-    took = NOTHING if seconds is None else span(seconds)
+    took = NOTHING if seconds is None else show_duration(seconds)
     label = label_of(task)
     called = "" if label == task["task_id"] else f" {label}"
     worker = task["worker_id"] or NOTHING

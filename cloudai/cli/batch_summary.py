@@ -8,8 +8,8 @@ from typing import Any
 from cloudai.records import Figures, label_of, outcome_of, seconds_of
 from cloudai.records.reading import Task
 
-from .output import print_fields, say
-from .wording import long_span, span
+from .output import folded, print_fields, say
+from .wording import long_span
 
 Batch = Mapping[str, Any]
 MOST_FAILED = 10
@@ -79,11 +79,13 @@ def _tries(figures: Figures) -> str | None:
 
 
 def _worker(name: str, tasks: int, failed: int) -> str:
-    return f"{name} {tasks}" + (f" ({failed} failed)" if failed else "")
+    return f"{name}: {tasks}" + (f" ({failed} failed)" if failed else "")
 
 
 def _slow(task: Task) -> str:
-    return f"{label_of(task)} {span(seconds_of(task) or 0)}"
+    from cloudai.core.units import show_duration
+
+    return f"{label_of(task)} {show_duration(seconds_of(task) or 0)}"
 
 
 def _print_failed(figures: Figures) -> None:
@@ -91,19 +93,21 @@ def _print_failed(figures: Figures) -> None:
         return
     say()
     for task in figures.failed[:MOST_FAILED]:
-        say(f"❌ {told(task)}")
+        say(folded("✗ ", told(task)))
     more = len(figures.failed) - MOST_FAILED
     if more > 0:
         say(f"   … and {more} more")
 
 
-def told(task: Task) -> str:
+def told(task: Task, *, with_id: bool = True) -> str:
     """How one task ended badly, in a line."""
+    from cloudai.core.units import show_duration
+
     label, task_id = label_of(task), task["task_id"]
-    who = label if label == task_id else f"{label} ({task_id})"
+    who = f"{label} ({task_id})" if with_id and label != task_id else label
     where = f" on {task['worker_id']}" if task.get("worker_id") else ""
     seconds = seconds_of(task)
-    after = "" if seconds is None else f" after {long_span(seconds)}"
+    after = "" if seconds is None else f" after {show_duration(seconds)}"
     outcome = outcome_of(task)
     why = task.get("reason")
     return f"{who} {outcome}{where}{after}" + (f": {why}" if why and why != outcome else "")
@@ -114,4 +118,4 @@ def _print_left_out(figures: Figures) -> None:
         say()
     for why, who in figures.left_out.items():
         some = ", ".join(who[:MOST_NAMED]) + (", …" if len(who) > MOST_NAMED else "")
-        say(f"– {len(who)} skipped: {why}: {some}")
+        say(folded(f"– {len(who)} skipped: ", f"{some}: {why}"))

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from cloudai.core.units import show_duration
 from cloudai.records import label_of, moment, outcome_of, seconds_of
 from cloudai.records.pace import Pending, rate, remaining
 from cloudai.records.reading import entry_of
@@ -171,7 +172,7 @@ class Screen:
         from rich.text import Text
 
         began = moment(batch.get("started_at"))
-        ran = span((now - began).total_seconds()) if began else ""
+        ran = show_duration(int((now - began).total_seconds())) if began else ""
         name = clean(batch.get("name") or "")
         told = f"{name}  {batch['batch_id']}" if name else str(batch["batch_id"])
         room = self._width - 8
@@ -186,11 +187,13 @@ class Screen:
         line = Text()
         columns = shares(parts, self._width - len(told))
         for word, style in PARTS:
-            if self._colours and word in ("failed", "cancelled", "skipped"):
-                line.append("█" * columns.get(word, 0), style=style)
-            else:
-                line.append(self._glyphs[word] * columns.get(word, 0), style=style)
+            line.append(self._glyph(word) * columns.get(word, 0), style=style)
         return line.append(told)
+
+    def _glyph(self, word: str) -> str:
+        """Where there are colours, they tell how tasks ended."""
+        ended = word not in ("running", "waiting")
+        return "█" if self._colours and ended else self._glyphs[word]
 
     def _figures(self, parts: Mapping[str, int]) -> Text:
         from rich.text import Text
@@ -203,7 +206,7 @@ class Screen:
                 continue
             if line:
                 line.append("  ")
-            line.append(f"{self._glyphs[word] if not self._colours else '█'} ", style=style)
+            line.append(f"{self._glyph(word)} ", style=style)
             line.append(f"{count:>{width}} {word}", style="" if count else "dim")
         line.truncate(self._width)
         return line
@@ -220,7 +223,7 @@ class Screen:
         else:
             at = (now + timedelta(seconds=left)).astimezone()
             clock = at.strftime("%H:%M" if left < 43_200 else "%d %b %H:%M")
-            end = f"about {span(left)} left, until {clock}"
+            end = f"about {show_duration(round(left))} left, until {clock}"
         return Text(f"{speed:>6} tasks/min {self._dot} {end}"[: self._width])
 
     def _running(self, running: Sequence[Task], now: datetime) -> list[Text]:

@@ -30,7 +30,7 @@ STYLE = """
 .graph text.label { font-weight: 600; }
 .graph text.words, .graph text.how { font-size: 11px; fill: var(--soft); }
 .graph rect { fill: var(--card); stroke-width: 1.5; }
-.graph .bar { stroke: none; opacity: .85; }
+.graph .share { stroke: none; opacity: .85; }
 .graph .edge { fill: none; stroke-width: 1.4; stroke: var(--waiting); }
 .graph .edge.met { stroke: var(--completed); }
 .graph .edge.unmet { stroke: var(--failed); stroke-dasharray: 5 4; }
@@ -40,7 +40,7 @@ STYLE = """
 _COLOURED = ("completed", "failed", "cancelled", "skipped", "running", "waiting", "outside")
 _RULES = "".join(
     f".graph .{state} > .frame {{ stroke: var(--{state}); }} "
-    f".graph .bar.{state} {{ fill: var(--{state}); }}\n"
+    f".graph .share.{state} {{ fill: var(--{state}); }}\n"
     for state in _COLOURED
 )
 _HOWS = {"failed": "if it failed", "any": "however it ended"}
@@ -111,7 +111,7 @@ def _node(node: Node, slot: Slot, label: str) -> Markup:
             bars.append(
                 element(
                     "rect",
-                    class_=f"bar {state}",
+                    class_=f"share {state}",
                     x=round(at, 1),
                     y=top + HEIGHT - 7,
                     width=round(part, 1),

@@ -259,7 +259,9 @@ class _Canvas:
 
     def channel(self, row: int, wires: Sequence[_Wire], tracks: Mapping[int, int]) -> int:
         """Draws the wires from the row on; answers the first row after them."""
-        height = max((at + 1 for at in tracks.values()), default=0) + 1
+        dashed = any(wire.edge.state == UNMET for wire in wires)
+        # Of a short straight line only its head would be seen, and not that it is dashed.
+        height = max([1 if dashed else 0, *(at + 1 for at in tracks.values())]) + 1
         for wire in wires:
             net, state = id(wire.source), wire.edge.state
             turn = row + tracks[net] if net in tracks else None

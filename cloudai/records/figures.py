@@ -12,6 +12,8 @@ from .reading import OUTCOMES, Task, entry_of, label_of, moment, outcome_of, sec
 
 SLOWEST = 5
 NO_CODE = "none"
+LEFT_OUT = "left out: "
+"""How the reason of one that was left out begins."""
 UNKNOWN = "no reason is known"
 
 Batch = Mapping[str, Any]
@@ -169,7 +171,8 @@ def _left_out(tasks: Sequence[Task]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for task in tasks:
         if outcome_of(task) == "skipped":
-            found.setdefault(task.get("reason") or UNKNOWN, []).append(label_of(task))
+            why = str(task.get("reason") or UNKNOWN).removeprefix(LEFT_OUT)
+            found.setdefault(why, []).append(label_of(task))
     return found
 
 

@@ -13,6 +13,7 @@ from .page_style import STYLE
 from .reading import OUTCOMES, Task, label_of, moment, outcome_of, seconds_of
 from .timeline import timeline
 
+MOST_FAILED = 200
 MOST_ROWS = 20_000
 """Tasks that the last table lists; the figures are of all of them."""
 _NONE = "–"
@@ -105,9 +106,9 @@ def _tiles(figures: Figures) -> Markup:
     tiles += [("not ended", going, "running")] if going else []
     tiles += [
         ("tried again", figures.tries, ""),
-        ("from start to end", _opt(figures.elapsed), ""),
+        ("start to end", _opt(figures.elapsed), ""),
         ("in all tasks", show_duration(figures.whole.seconds), ""),
-        ("a task, on average", _opt(figures.mean), ""),
+        ("on average", _opt(figures.mean), ""),
     ]
     return element(
         "div",
@@ -140,7 +141,10 @@ def _bar(figures: Figures) -> Markup | None:
 def _failures(failed: Sequence[Task], outputs: Mapping[str, str]) -> Markup | None:
     if not failed:
         return None
-    pieces = [_failure(task, outputs.get(task["task_id"], "")) for task in failed]
+    shown = failed[:MOST_FAILED]
+    pieces = [_failure(task, outputs.get(task["task_id"], "")) for task in shown]
+    if more := len(failed) - len(shown):
+        pieces.append(element("p", f"… and {more} more, in the list of all tasks"))
     return _section(f"What went wrong ({len(failed)})", *pieces)
 
 

@@ -20,11 +20,11 @@ h2 { font-size: 1.05rem; margin: 0 0 .6rem; display: inline-block; }
 .badge.completed { color: var(--completed); } .badge.failed { color: var(--failed); }
 .badge.cancelled { color: var(--cancelled); } .badge.skipped { color: var(--skipped); }
 .badge.running { color: var(--running); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.2rem, 1fr));
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(6.4rem, 1fr));
   gap: .6rem; margin-bottom: .9rem; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
-  padding: .6rem .8rem; }
-.tile b { display: block; font-size: 1.35rem; line-height: 1.25; white-space: nowrap;
+  padding: .6rem .7rem; }
+.tile b { display: block; font-size: 1.3rem; line-height: 1.25; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: .85rem; }
 .tile.completed b { color: var(--completed); } .tile.failed b { color: var(--failed); }
@@ -51,7 +51,7 @@ pre { background: var(--ground); border: 1px solid var(--line); border-radius: .
   overflow-wrap: anywhere; }
 pre.output { max-height: 24rem; overflow-y: auto; }
 details { border-top: 1px solid var(--line); padding: .4rem 0; }
-h2 + details, section > details:only-child { border-top: 0; padding: 0; }
+h2 + details, section > details:only-child { border-top: 0; }
 details p { margin: .4rem 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
 summary h2 { margin: 0; }

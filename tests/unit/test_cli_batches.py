@@ -157,11 +157,11 @@ def test_in_a_pipe_a_line_for_each_task_as_it_ends_and_a_summary(
     ]
     assert summary.startswith(f"❌ Batch nightly ({BATCH_ID}) ended in 12 s: 2 failed of 4\n")
     assert "Exit codes   0: 1, 3: 1, 4: 1\n" in summary
-    assert "Workers      worker-1 3 (2 failed)\n" in summary
+    assert "Workers      worker-1: 3 (2 failed)\n" in summary
     assert (
-        "❌ train-2 (task-1795788445-00000002) failed on worker-1 after 9 s: exit code 3" in summary
+        "✗ train-2 (task-1795788445-00000002) failed on worker-1 after 9s: exit code 3" in summary
     )
-    assert "– 1 skipped: it needs train to end well: evaluate" in summary
+    assert "– 1 skipped: evaluate: it needs train to end well" in summary
     assert result.code == 4  # of the last that failed
     assert result.err == ""
 
