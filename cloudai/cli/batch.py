@@ -178,6 +178,9 @@ def _text(raw: bytes, name: str) -> str:
 
 
 def _tell(batch: Batch) -> None:
+    if not batch["submitted"]:
+        say("✅ Nothing is left to do: all of it has completed, by the job log")
+        return
     named = f" ({batch['name']})" if batch["name"] else ""
     many = counted_tasks(batch["submitted"])
     if batch["known"]:

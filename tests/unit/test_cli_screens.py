@@ -360,6 +360,7 @@ def test_a_mistyped_task_is_said_before_any_is_waited_for(
 ) -> None:
     stub.on(ONE, make_running())
     stub.refuse("GET /tasks/tsak", TaskNotFound("tsak"))
+    stub.refuse("GET /batches/tsak", NotFound("Batch tsak not found"))
     result = cloudai("wait", TASK_ID, "tsak")
     assert (result.code, result.out) == (3, "")
 
