@@ -37,7 +37,7 @@ def find(client: Client, names: Iterable[str]) -> list[Awaited]:
     from cloudai.client import group_path
     from cloudai.core.names import is_group_id
 
-    from .sets import is_set, name_of, path_of
+    from .sets import ask, is_set, name_of
 
     found: dict[Awaited, None] = {}
     for name in names:
@@ -45,7 +45,7 @@ def find(client: Client, names: Iterable[str]) -> list[Awaited]:
             tasks = client.get(group_path(name))["tasks"]
             one = Awaited("group", name, tuple(task["task_id"] for task in tasks))
         else:
-            seen = client.get(path_of(client, name))
+            seen = ask(client, "GET", name)
             many = "batch" if "batch_id" in seen else "array"
             one = Awaited(many if is_set(seen) else "task", name_of(seen))
         found[one] = None
