@@ -8,7 +8,7 @@ child of it; so a caller that holds a ``Reply`` holds the truth.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -65,6 +65,18 @@ class Shell(Protocol):
         in seconds for the whole call, connecting included; what still runs there then is
         killed. Raises ``WorkerUnreachable`` and its children, ``Indeterminate`` when the reply
         is not whole.
+        """
+
+    async def feed(
+        self, script: str, data: AsyncIterable[bytes], *, idle_timeout: float, timeout: float
+    ) -> Reply:
+        """Runs plain commands whose stdin is these bytes; else as ``run``.
+
+        What the script leaves unread is not sent: a reply that comes early is the answer.
+        ``idle_timeout``: seconds for which the other end may take none of them;
+        ``timeout``: seconds from their end to the answer. Raises as ``run`` does, and
+        whatever ``data`` raises. Then, and when the link dies, the script sees its stdin end
+        early: it must tell by the bytes themselves whether it has them all.
         """
 
     def stream(

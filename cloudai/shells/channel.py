@@ -8,7 +8,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +19,7 @@ from cloudai.shells.framing import (
     began,
     ended,
     frame,
+    frame_input,
     frame_stream,
     process_of,
     stop_line,
@@ -169,10 +170,12 @@ class Words:
 class Call:
     """One script sent over a channel for one whole reply."""
 
-    def __init__(self, channel: Channel, script: str) -> None:
+    def __init__(self, channel: Channel, script: str, *, reads: bool = False) -> None:
+        """``reads``: what is sent once it has ``begun`` is the script's stdin."""
         self._channel = channel
-        self._framed = frame(script)
+        self._framed = frame_input(script) if reads else frame(script)
         self._out = bytearray()
+        self.begun = asyncio.Event()
 
     async def answer(self) -> Reply:
         """Raises ``Indeterminate`` when the reply is not whole, ``WorkerUnreachable`` when the
@@ -188,6 +191,8 @@ class Call:
                 words.add(data)
                 continue
             out += data
+            if not self.begun.is_set() and began(nonce, out) >= 0:
+                self.begun.set()
             if fd == 0 or ended(nonce, out, len(out) - len(data)):
                 break
             if len(out) > ANSWER_AT_MOST:
@@ -214,6 +219,68 @@ class Call:
                     await _within(GRACE + 1, self._channel.gone.wait())
         finally:
             self._channel.close()
+
+
+async def feed(
+    channel: Channel,
+    script: str,
+    data: AsyncIterable[bytes],
+    *,
+    start_within: float,
+    idle_timeout: float,
+    timeout: float,
+) -> Reply:
+    """Sends a script and then its stdin; see ``Shell.feed``. ``start_within``: seconds in which
+    it must begin. The channel is closed when this returns or raises."""
+    call = Call(channel, script, reads=True)
+    answering = asyncio.ensure_future(call.answer())
+    feeding = asyncio.ensure_future(_pass_on(call, channel, data, start_within, idle_timeout))
+    try:
+        await asyncio.wait({answering, feeding}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            await feeding
+            await asyncio.wait({answering}, timeout=timeout)
+        if not answering.done():
+            raise Indeterminate(
+                f"No whole answer from the worker {timeout:g} s after all was sent",
+                seconds=timeout,
+            )
+        return await answering
+    finally:
+        for part in (answering, feeding):
+            part.cancel()
+        await asyncio.gather(answering, feeding, return_exceptions=True)
+        channel.close()
+
+
+async def _pass_on(
+    call: Call,
+    channel: Channel,
+    data: AsyncIterable[bytes],
+    start_within: float,
+    idle_timeout: float,
+) -> None:
+    # Not by wait_for: it forgets that it was cancelled when what it waits for is there.
+    try:
+        async with asyncio.timeout(start_within):
+            await call.begun.wait()
+    except TimeoutError:
+        raise Indeterminate(
+            f"The worker gave no answer for {start_within:g} s", seconds=start_within
+        ) from None
+    async for chunk in data:
+        channel.write(chunk)
+        try:
+            async with asyncio.timeout(idle_timeout):
+                await channel.drain()
+        except TimeoutError:
+            raise Indeterminate(
+                f"The worker took no more of what was sent for {idle_timeout:g} s",
+                seconds=idle_timeout,
+            ) from None
+        if channel.ended.is_set():
+            return
+    channel.write_eof()
 
 
 async def follow(

@@ -5,7 +5,7 @@ shows in ``ps``, no login shell reads it and no limit on arguments applies (fact
 stands inside one brace group: a shell runs a group only once it has read the closing brace, so
 a script that arrives cut anywhere runs nothing.
 
-Two frames, and one line for terminals:
+Three frames, and one line for terminals:
 
 ``frame`` for a call with an answer::
 
@@ -30,7 +30,13 @@ closes, the script's whole process group gets SIGTERM, and SIGKILL two seconds l
 streaming script is plain commands (``docker logs -f X``) and leaves nothing behind, and need
 not read descriptor 3 itself. The group also gets SIGTERM when the script's main line ends.
 
-Both run in dash, ``bash --posix`` and busybox sh.
+``frame_input`` for a call that is given bytes: as ``frame``, but the script's stdin is what
+comes after it on the connection. A shell may read ahead, so those bytes are sent once its mark
+``NONCE begin`` has come: by then it has read the whole script and reads no more. **A connection
+that dies looks to the script like the end of its input**: it must be able to tell from the bytes
+whether all of them came, and nothing ends it but that end and its own deadlines.
+
+All run in dash, ``bash --posix`` and busybox sh.
 """
 
 from __future__ import annotations
@@ -72,6 +78,25 @@ def frame(script: str) -> Framed:
     Raises ``ValueError`` for a script with a NUL byte, which no shell can read.
     """
     nonce = _nonce(script)
+    listening = f"""exec 3<&0 </dev/null
+(
+  read -r cloudai_word && [ "$cloudai_word" = '{nonce} stop' ] || exit 0
+  {END_GROUP}
+) <&3 >/dev/null 2>&1 &
+exec 3<&-
+"""
+    return _answering(script, nonce, before=listening, stdin="</dev/null")
+
+
+def frame_input(script: str) -> Framed:
+    """Wraps plain commands that read their stdin, for one whole answer; see above.
+
+    Raises ``ValueError`` for a script with a NUL byte.
+    """
+    return _answering(script, _nonce(script), before="", stdin="")
+
+
+def _answering(script: str, nonce: str, *, before: str, stdin: str) -> Framed:
     # The empty line after the status is for busybox sed, which reads one line ahead.
     return Framed(
         f"""{{
@@ -79,16 +104,10 @@ cloudai_main() {{
 :
 {script}
 }}
-exec 3<&0 </dev/null
-(
-  read -r cloudai_word && [ "$cloudai_word" = '{nonce} stop' ] || exit 0
-  {END_GROUP}
-) <&3 >/dev/null 2>&1 &
-exec 3<&-
-printf '\\n%s begin\\n' {nonce} || exit 1
+{before}printf '\\n%s begin\\n' {nonce} || exit 1
 cloudai_reply=$(
   {{
-    (cloudai_main) </dev/null
+    (cloudai_main) {stdin}
     printf '\\n%s status %s\\n\\n' {nonce} "$?"
   }} | LC_ALL=C sed '/^{nonce} status [0-9]*$/q'
 )

@@ -12,7 +12,7 @@ import stat
 import struct
 import sys
 import termios
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cloudai.shells.channel import (
     Call,
     Channel,
     ChannelTerminal,
+    feed,
     follow,
     leave_stream,
 )
@@ -68,6 +69,22 @@ class LocalShell:
             raise
         self._later(channel.gone.wait())
         return reply
+
+    async def feed(
+        self, script: str, data: AsyncIterable[bytes], *, idle_timeout: float, timeout: float
+    ) -> Reply:
+        channel = await _start(SHELL)
+        try:
+            return await feed(
+                channel,
+                script,
+                data,
+                start_within=START_WITHIN,
+                idle_timeout=idle_timeout,
+                timeout=timeout,
+            )
+        finally:
+            self._later(channel.gone.wait())
 
     def stream(
         self, script: str, *, idle_timeout: float | None = None

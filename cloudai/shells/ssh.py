@@ -10,7 +10,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from cloudai.core.errors import (
 from cloudai.core.model import WorkerSpec
 from cloudai.disk import disk_errors, make_private_folder
 from cloudai.shells import Reply, Terminal
-from cloudai.shells.channel import GRACE, Call, ChannelTerminal, follow, leave_stream
+from cloudai.shells.channel import GRACE, Call, ChannelTerminal, feed, follow, leave_stream
 from cloudai.shells.framing import COMMAND, command_line, end_process, why_no_socket
 from cloudai.shells.hostkeys import HostKey, KnownHosts, Shown, Verdict, same_fingerprint
 from cloudai.shells.ssh_config import Destination, SshConfig
@@ -175,6 +175,18 @@ class SshShell:
         except BaseException:
             self._later(call.stop())
             raise
+
+    async def feed(
+        self, script: str, data: AsyncIterable[bytes], *, idle_timeout: float, timeout: float
+    ) -> Reply:
+        return await feed(
+            await self._open(COMMAND, lasting=True),
+            script,
+            data,
+            start_within=self._network.timeouts.command,
+            idle_timeout=idle_timeout,
+            timeout=timeout,
+        )
 
     def stream(
         self, script: str, *, idle_timeout: float | None = None

@@ -127,6 +127,68 @@ async def test_a_cancelled_call_leaves_nothing(shell: Shell) -> None:
     await eventually(lambda: not alive(mark), "what ran there goes on", seconds=8)
 
 
+# ------------------------------------------------------------------ feed
+
+
+async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        await asyncio.sleep(0)
+
+
+async def sent(shell: Shell, script: str, *chunks: bytes) -> Reply:
+    return await shell.feed(script, pieces(*chunks), idle_timeout=10, timeout=10)
+
+
+async def test_what_is_sent_is_the_scripts_stdin_to_the_byte(shell: Shell, tmp_path: Path) -> None:
+    data = os.urandom(3_000_000) + b"\0\r\n\xff no end of line"
+    cuts = [data[:1], data[1:70_000], b"", data[70_000:]]
+    reply = await sent(shell, f"cat >{tmp_path / 'it'} && echo ok; exit 3", *cuts)
+    assert reply == Reply(3, b"ok\n")
+    assert (tmp_path / "it").read_bytes() == data
+
+
+async def test_no_shell_reads_a_byte_of_what_is_meant_for_its_script(shell: Shell) -> None:
+    assert await sent(shell, "read -r a; read -r b; echo $b$a; cat", b"x\ny\nz") == (
+        Reply(0, b"yx\nz")
+    )
+    assert await sent(shell, "cat", b"") == Reply(0, b"")
+
+
+async def test_an_early_answer_ends_the_sending(shell: Shell) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 65536
+
+    reply = await shell.feed("head -c 5; exit 7", endless(), idle_timeout=10, timeout=10)
+    assert reply == Reply(7, b"xxxxx")
+    assert (await shell.run("echo next", timeout=10)).text == "next\n"
+
+
+async def test_a_worker_that_takes_nothing_is_waited_for_so_long(shell: Shell) -> None:
+    plenty = [b"x" * 1_000_000] * 40
+    with pytest.raises(Indeterminate, match="took no more"):
+        await shell.feed("sleep 3", pieces(*plenty), idle_timeout=0.5, timeout=10)
+    with pytest.raises(Indeterminate, match="after all was sent"):
+        await shell.feed("cat; sleep 2", pieces(b"x"), idle_timeout=10, timeout=0.5)
+
+
+async def test_whoever_sends_may_fail_and_the_input_ends_there(
+    shell: Shell, tmp_path: Path
+) -> None:
+    async def torn() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise ValueError("the source is gone")
+
+    there = tmp_path / "there"
+    with pytest.raises(ValueError, match="source is gone"):
+        await shell.feed(
+            f"cat >{there}.part; mv {there}.part {there}", torn(), idle_timeout=9, timeout=9
+        )
+    await eventually(there.exists, "its input never ends")
+    assert there.read_bytes() == b"half"
+
+
 # ------------------------------------------------------------------ stream
 
 
