@@ -23,6 +23,7 @@ from cloudai.api.app import make_app
 from cloudai.api.doors import Doors
 from cloudai.controller.desk import Desk
 from cloudai.controller.embedded import EmbeddedWorker
+from cloudai.controller.local_images import LocalImages
 from cloudai.controller.loop import Controller
 from cloudai.core.errors import CloudaiError, Conflict, StoreFailed
 from cloudai.core.model import WorkerSpec
@@ -148,7 +149,9 @@ async def _serve(home: Path, inventory: Path, ready: _Ready, idle_exit: float | 
     try:
         await service.open()
         file = InventoryFile(inventory, home=home)
-        controller = Controller(service, file, connect, embedded=EmbeddedWorker())
+        controller = Controller(
+            service, file, connect, embedded=EmbeddedWorker(), images=LocalImages()
+        )
         await controller.begin()
         doors = Doors(controller, home, idle_exit=idle_exit)
         app = make_app(Desk(controller, network), doors)

@@ -24,8 +24,10 @@ from . import (
     controller,
     execute,
     groups,
+    images,
     orphans,
     page,
+    registries,
     scheduler,
     tasks,
     templates,
@@ -57,6 +59,8 @@ def make_app(desk: Desk, doors: Doors) -> FastAPI:
     app.include_router(execute.router)
     app.include_router(tasks.router)
     app.include_router(groups.router)
+    app.include_router(images.router)
+    app.include_router(registries.router)
     app.include_router(batches.router)
     app.include_router(templates.router)
     app.include_router(workers.router)

@@ -91,6 +91,7 @@ def task(one: Task, *, reason: str = "", phase: str = "", link: Link | None = No
         "shm_size": gib(spec.shm_size),
         "time_limit": spec.time_limit,
         "idempotency_key": spec.idempotency_key,
+        "ship_image": spec.ship_image,
         "on_lost": str(spec.on_lost),
         "lost_after": spec.lost_after,
         **_wishes(spec),

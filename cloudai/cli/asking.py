@@ -92,6 +92,11 @@ _OPTIONS = (
         metavar="SPEC",
         help="As docker run's: type=bind,src=/data,dst=/data.",
     ),
+    click.option(
+        "--ship-image",
+        is_flag=True,
+        help="Run this machine's own image of that name: it is sent to the worker.",
+    ),
     click.option("--workdir", metavar="DIR", help="Where the command starts."),
     click.option("--name", metavar="NAME", help="A name to call the task by."),
     click.option(
@@ -150,6 +155,7 @@ _FLAGS = {
     "shm_size": "--shm-size",
     "time_limit": "--time-limit",
     "idempotency_key": "--idempotency-key",
+    "ship_image": "--ship-image",
     "workdir": "--workdir",
     "name": "--name",
     "grace": "--grace",
@@ -219,6 +225,7 @@ def task_body(
         "time_limit": number(asked["time_limit"]),
         "grace": number(asked["grace"]),
         "lost_after": number(asked["lost_after"]),
+        "ship_image": asked["ship_image"] or None,
     }
     for field in ("workdir", "name", "run_as", "shm_size", "idempotency_key", "on_lost"):
         body[field] = asked[field]

@@ -49,6 +49,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "unregister": ("register", "Take a worker out of the inventory."),
         "drain": ("workers", "Give a worker no new tasks."),
         "resume": ("workers", "Give a drained worker tasks again."),
+        "image": ("image", "Send images of this machine to workers: the layers they lack."),
+        "registry": ("registry", "Keep log-ins of private registries, for pulls on workers."),
         "orphans": ("orphans", "List containers of no known task; adopt, stop, forget."),
     },
     "Scheduler": {

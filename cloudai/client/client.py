@@ -93,6 +93,12 @@ class Client:
         with self._exchange("GET", path, query=query, patience=float("inf")) as response:
             yield self._chunks(response)
 
+    @contextmanager
+    def post_stream(self, path: str, body: object) -> Iterator[Iterator[bytes]]:
+        """A POST whose answer is read as it comes; see ``stream``."""
+        with self._exchange("POST", path, body=body, patience=float("inf")) as response:
+            yield self._chunks(response)
+
     def ensure_running(self, *, stay: bool = False) -> str:
         """The path of a socket on which a controller listens; ``stay``: see start_controller.
 

@@ -10,19 +10,34 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from cloudai.core.errors import ContainerGone, EngineFailed, StoreFailed, WorkerUnreachable
+from cloudai.core.errors import (
+    ContainerGone,
+    EngineFailed,
+    NotFound,
+    StoreFailed,
+    WorkerUnreachable,
+)
 from cloudai.core.lifecycle import Exited, Refused, Started, StartFailed
 from cloudai.core.model import Assignment, Cause, ContainerSight, State, Task
 from cloudai.core.reconcile import Confirm, Harvest, Record, Remove, Start, Stop
 from cloudai.crash import point
-from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Running
+from cloudai.engines import (
+    CannotStart,
+    ImageMissing,
+    NotAdmitted,
+    Order,
+    RegistryLogin,
+    Running,
+    Shipment,
+)
 from cloudai.service import Service, now
 
 from .collect import FULL, Collector
 from .link import Link
 from .setbacks import Setbacks
+from .shipping import Shipping, shown_outcome, shown_progress
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +60,14 @@ class Effects:
         refused: Callable[[Task, str], None] = lambda task, why: None,
         setbacks: Setbacks | None = None,
         peers: Callable[[Task], tuple[str, ...]] = lambda task: (),
+        shipping: Shipping,
     ) -> None:
         """``could_go``: the reachable workers that are large enough for a task. ``refused`` is
         called with one that its worker did not admit, queued again, and why. ``peers``: the
         addresses of a task's group, by rank."""
         self._peers = peers
         self._setbacks = setbacks or Setbacks()
+        self.shipping = shipping
         self.service = service
         self.collector = collector
         self.phases: dict[str, str] = {}
@@ -142,8 +159,8 @@ class Effects:
                 outcome = await link.engine.start(order)
             while isinstance(outcome, ImageMissing):
                 try:
-                    await self._pull(task, link)
-                except EngineFailed as error:
+                    await self._fetch(task, link)
+                except (EngineFailed, NotFound) as error:
                     await self._no_image(task, assignment, error.message)
                     return
                 async with link.starts:
@@ -215,6 +232,25 @@ class Effects:
         if moved is not None and moved.state is State.QUEUED:
             self._refused(moved, reason)
 
+    async def _fetch(self, task: Task, link: Link) -> None:
+        """Brings the image, from a registry or from this machine."""
+        if task.spec.ship_image is None:
+            await self._pull(task, link)
+        else:
+            await self._ship(task, link, task.spec.ship_image)
+
+    async def _ship(self, task: Task, link: Link, image_id: str) -> None:
+        """As a pull: a phase of its own, shared by those who wait for the same."""
+        image = task.spec.image
+        self.phases[task.id] = f"waiting to ship {image}"
+
+        def tell(shipment: Shipment) -> None:
+            self.phases[task.id] = f"shipping {image}: {shown_progress(shipment)}"
+
+        await self.service.note(task.id, "shipping", f"{image} ({image_id[7:19]}) to {link.id}")
+        done = await self.shipping.ship(link, image, image_id=image_id, tell=tell)
+        await self.service.note(task.id, "shipped", f"{image}: {shown_outcome(done)}")
+
     async def _pull(self, task: Task, link: Link) -> None:
         """Brings the image; several tasks that need the same one on a worker share the pull.
 
@@ -228,8 +264,13 @@ class Effects:
             if waited:
                 return  # whoever held the lock pulled it; the next start says if not
             await self.service.note(task.id, "pulling", f"{image} on {link.id}")
+            try:
+                login = await self.service.registry_login(image)
+            except StoreFailed as error:
+                raise EngineFailed(f"cannot pull {image}: {error.message}") from error
             point("pull.begun")
-            async for progress in link.engine.pull(image):
+            told = RegistryLogin(**asdict(login)) if login else None
+            async for progress in link.engine.pull(image, login=told):
                 self.phases[task.id] = f"pulling {image}: {progress.text}"
             point("pull.done")
             await self.service.note(task.id, "pulled", image)

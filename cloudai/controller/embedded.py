@@ -1,5 +1,5 @@
-"""The worker that is there with no inventory at all: this machine's own engine. The only place
-where the docker SDK speaks, to this machine's engine alone.
+"""The worker that is there with no inventory at all: this machine's own engine. The docker SDK
+speaks here and in ``local_images``, to this machine's engine alone.
 """
 
 from __future__ import annotations
@@ -29,14 +29,10 @@ class EmbeddedWorker:
         return self._spec
 
 
-def find_local_engine() -> WorkerSpec | None:
-    """This machine's engine as DOCKER_HOST or the docker context names it, else none.
-
-    Blocks for at most a few milliseconds: only UNIX sockets are asked.
-    """
-    import docker
+def local_endpoint() -> str | None:
+    """The path of the UNIX socket of this machine's engine, as DOCKER_HOST or the docker context
+    names it; ``None`` where that is another kind of address."""
     from docker.context import ContextAPI
-    from docker.errors import DockerException
 
     endpoint = os.environ.get("DOCKER_HOST", "")
     if not endpoint:
@@ -44,9 +40,20 @@ def find_local_engine() -> WorkerSpec | None:
             context = ContextAPI.get_current_context()
             endpoint = (context.Host if context else "") or ""
     endpoint = endpoint or "unix:///var/run/docker.sock"
-    if not endpoint.startswith("unix://"):
+    return endpoint.removeprefix("unix://") if endpoint.startswith("unix://") else None
+
+
+def find_local_engine() -> WorkerSpec | None:
+    """This machine's engine as DOCKER_HOST or the docker context names it, else none.
+
+    Blocks for at most a few milliseconds: only UNIX sockets are asked.
+    """
+    import docker
+    from docker.errors import DockerException
+
+    endpoint = local_endpoint()
+    if endpoint is None:
         return None
-    endpoint = endpoint.removeprefix("unix://")
     client = None
     try:
         client = docker.DockerClient(base_url=f"unix://{endpoint}", timeout=2)

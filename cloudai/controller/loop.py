@@ -23,7 +23,7 @@ from cloudai.core.policy import Policy
 from cloudai.core.reconcile import Sighting, Wait, reconcile
 from cloudai.core.schedule import never_within
 from cloudai.crash import point
-from cloudai.engines import Engine
+from cloudai.engines import Engine, ImageSource, NoImages
 from cloudai.inventory import InventoryFile
 from cloudai.service import Service, now
 
@@ -37,6 +37,7 @@ from .needs import Needs
 from .planning import Planner
 from .setbacks import Setbacks
 from .sharing import Sharing
+from .shipping import Shipping
 from .signals import Signal, wait
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ class Refusal(NamedTuple):
 class Controller:
     """Owns the links and everything that runs. One a home.
 
-    ``connect`` makes a worker's engine: the seam at which tests put the fake one.
+    ``connect`` makes a worker's engine: the seam at which tests put the fake one. ``images``:
+    what this machine's own engine has, to be sent to workers.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Controller:
         connect: Callable[[WorkerSpec], Engine],
         *,
         embedded: Callable[[], WorkerSpec | None] = lambda: None,
+        images: ImageSource | None = None,
     ) -> None:
         self.service = service
         self.inventory = inventory
@@ -88,6 +91,7 @@ class Controller:
         self.sharing = Sharing(service, self.fleet, changed=self.wake)
         self.setbacks = Setbacks()
         self.needs = Needs(service)
+        self.shipping = Shipping(images or NoImages())
         self.effects = Effects(
             service,
             self.collector,
@@ -95,6 +99,7 @@ class Controller:
             refused=self._keep_refusal,
             setbacks=self.setbacks,
             peers=self._peers,
+            shipping=self.shipping,
         )
         self.absences = Absences()
         self.policy = Policy()
@@ -122,6 +127,7 @@ class Controller:
         """Since when nothing is queued or on a worker; moved on by every pass that has work."""
         service.changed = self._task_changed
         service.allow = self._allow
+        service.image_id = self.shipping.image_id
 
     # ---------------------------------------------------------------- waking and waiting
 

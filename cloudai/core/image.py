@@ -33,6 +33,28 @@ def check_image(text: str, *, what: str = "docker_image") -> str:
     return text
 
 
+def registry_of(image: str) -> str:
+    """Whose image it is: ``docker.io`` where the name names no other."""
+    domain, _ = _split(image.partition("@")[0])
+    return "docker.io" if domain == "index.docker.io" else domain
+
+
+def check_registry(text: str, *, what: str = "registry") -> str:
+    """``registry.example.com:5000``, or ``docker.io``, as images' names begin with it. Raises
+    ``InvalidInput``."""
+    plain = text.removeprefix("https://").removesuffix("/")
+    if plain in ("index.docker.io", "registry-1.docker.io", "index.docker.io/v1"):
+        return "docker.io"
+    is_one = any(mark in plain for mark in ".:") or plain == "localhost" or plain != plain.lower()
+    if not _DOMAIN.fullmatch(plain) or not is_one:
+        raise InvalidInput(
+            f"{what}: {shown(text)} is no registry; give its host, and its port where it has one,"
+            " as images' names begin with it: registry.example.com:5000",
+            field=what,
+        )
+    return plain
+
+
 def _trouble(text: str) -> str:
     if not text:
         return "is empty"

@@ -350,6 +350,10 @@ class WorkerSight:
 # ------------------------------------------------------------------ what people want
 
 
+AS_IT_IS_NOW = ""
+"""Instead of an image's id: of the image that has the name now."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
     """What the user wants. Values of environment variables are not part of it (see vault)."""
@@ -443,7 +447,8 @@ class TaskSpec:
     secrets: tuple[str, ...] = ()
     """Names, and where each is a file in the container; no values."""
     ship_image: str | None = None
-    """The id of the image of this machine's engine that it runs."""
+    """The id of the image of this machine's engine that it runs, wherever: what ``image`` named
+    when it was submitted. ``AS_IT_IS_NOW`` until that was looked up."""
 
     @property
     def command(self) -> str:

@@ -17,6 +17,7 @@ from .errors import InvalidInput
 from .image import check_image
 from .labels import node_of
 from .model import (
+    AS_IT_IS_NOW,
     DEFAULT_RESOURCES,
     MIB,
     NORMAL_PRIORITY,
@@ -110,6 +111,7 @@ FIELDS = (
     *("near", "apart", "preemptible", "retries", "retry_on"),
     *("task_type", "parameters"),
     *("after", "on_unmet", "begin", "array"),
+    "ship_image",
 )
 """All that may be sent; only ``docker_image`` must be."""
 OF_THE_QUEUE = (
@@ -196,6 +198,7 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
         after=check_after(request.body["after"]) if request.body.get("after") else (),
         on_unmet=request.read("on_unmet", _on_unmet, otherwise=OnUnmet.CANCEL),
         task_type=request.read("task_type", check_task_type, otherwise=None),
+        ship_image=_ship_image(request),
     )
 
 
@@ -263,6 +266,12 @@ def _image(request: Request) -> str:
     if not request.given("docker_image"):
         raise InvalidInput("docker_image: missing; say which image to run", field="docker_image")
     return check_image(request.text("docker_image"))
+
+
+def _ship_image(request: Request) -> str | None:
+    """Which of this machine's images is looked up once the whole request is known to be right."""
+    wanted = request.quantity("ship_image", check_flag, otherwise=False)
+    return AS_IT_IS_NOW if wanted else None
 
 
 def _resources(request: Request) -> Resources:

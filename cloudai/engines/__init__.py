@@ -8,11 +8,12 @@ answered that it cannot be done.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cloudai.core.errors import NotFound
 from cloudai.core.model import ContainerSight, TaskSpec, WorkerSight
 from cloudai.shells import Terminal
 
@@ -67,11 +68,84 @@ class CannotStart:
 Outcome = Running | NotAdmitted | ImageMissing | CannotStart
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryLogin:
+    """What a registry is to be told. Never in argv, a log or a file that outlives the pull."""
+
+    registry: str
+    username: str
+    password: str = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class PullProgress:
     """How far a pull is, for people."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalImage:
+    """An image of this machine's engine."""
+
+    reference: str
+    """As it was asked for."""
+    id: str
+    """``sha256:…``, as that engine knows it."""
+    named: bool
+    """Whether the reference is that image's still."""
+    layers: tuple[str, ...]
+    """Digests of what is in each, unpacked (diff ids), base first."""
+    sizes: tuple[int, ...]
+    """Bytes in each layer, unpacked; empty where that cannot be told apart."""
+    size: int
+    """Bytes of all of them."""
+    platform: str
+    """``linux/amd64``."""
+    created: str
+    """When it was built, in the engine's words: part of what it is."""
+
+
+class ImageSource(Protocol):
+    """This machine's engine, as far as images go. Both block."""
+
+    def find(self, reference: str, *, image_id: str | None = None) -> LocalImage:
+        """The image of that name, or of that id, which may have lost the name since. Raises
+        ``NotFound``, and ``EngineFailed`` where no engine answers here."""
+
+    def archive(self, image: LocalImage) -> Iterator[bytes]:
+        """The whole image as one tar stream, as the engine saves it. Raises ``EngineFailed``."""
+
+
+class NoImages:
+    """An ``ImageSource`` of a machine without an engine."""
+
+    def find(self, reference: str, *, image_id: str | None = None) -> LocalImage:
+        raise NotFound(f"There is no image {reference} on this machine", image=reference)
+
+    def archive(self, image: LocalImage) -> Iterator[bytes]:
+        raise NotFound(f"There is no image {image.reference} on this machine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipment:
+    """How far the shipping of an image is, and at its end what came of it."""
+
+    layers: int
+    """Layers in all."""
+    sent_layers: int
+    """Of those, the ones that the worker lacked."""
+    sent: int
+    """Bytes on the wire, so far."""
+    done: int
+    """Bytes of ``total`` that are through: what was packed tighter counts as it was."""
+    total: int | None
+    """Bytes to send, about; ``None`` where that cannot be told."""
+
+    @property
+    def percent(self) -> int | None:
+        """0 to 99 while it is under way."""
+        return None if not self.total else min(99, self.done * 100 // self.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +214,21 @@ class Engine(Protocol):
         Safe to repeat: a container of that name is looked at, never started twice.
         """
 
-    def pull(self, image: str) -> AsyncIterator[PullProgress]:
-        """Brings the image to the worker. Raises ``EngineFailed`` with the registry's word,
-        or when nothing moved for the stall limit."""
+    def pull(
+        self, image: str, *, login: RegistryLogin | None = None
+    ) -> AsyncIterator[PullProgress]:
+        """Brings the image to the worker, where ``login`` is kept no longer than that takes.
+        Raises ``EngineFailed`` with the registry's word, or when nothing moved for the stall
+        limit."""
+
+    async def ship(
+        self, image: LocalImage, source: ImageSource, *, tell: Callable[[Shipment], None]
+    ) -> Shipment:
+        """Brings an image of this machine's engine to the worker: its layers that are not there,
+        its name, and it is looked at once it is there. ``tell`` hears how far it is.
+
+        Nothing of an image that was cut on its way stays. Raises ``EngineFailed`` where it is
+        for another kind of processor, before anything is sent, and with the engine's word."""
 
     async def look(self, assignment_id: str) -> ContainerSight | None:
         """One container by name, whole; ``None`` only when the engine says it is not there."""

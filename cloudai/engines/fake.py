@@ -12,7 +12,7 @@ import shlex
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -25,12 +25,16 @@ from . import (
     Finding,
     Happening,
     ImageMissing,
+    ImageSource,
+    LocalImage,
     LogRecord,
     NotAdmitted,
     Order,
     Outcome,
     PullProgress,
+    RegistryLogin,
     Running,
+    Shipment,
     Usage,
 )
 from .fake_worker import FakeClock, FakeContainer, FakeWorker, Job
@@ -94,6 +98,8 @@ class FakeEngine:
         self.history: list[Deed] = []
         self.findings: tuple[Finding, ...] = ()
         self.closed = False
+        self.logins: list[RegistryLogin | None] = []
+        """What pulls were given, in their order."""
         self._away: int | None = 0
         self._faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._gates: dict[str, Gate] = {}
@@ -139,10 +145,24 @@ class FakeEngine:
             await self._call("start", name, lambda: self._create(order), lost=Fault.LOST_HALF)
         return await self._call("start", name, lambda: self._start(order))
 
-    async def pull(self, image: str) -> AsyncIterator[PullProgress]:
+    async def pull(
+        self, image: str, *, login: RegistryLogin | None = None
+    ) -> AsyncIterator[PullProgress]:
+        self.logins.append(login)
         yield PullProgress(f"pulling {image}")
         await self._call("pull", image, lambda: self._pull(image))
         yield PullProgress(f"pulled {image}")
+
+    async def ship(
+        self, image: LocalImage, source: ImageSource, *, tell: Callable[[Shipment], None]
+    ) -> Shipment:
+        """Nothing is left out and nothing packed: a fake worker has whole images."""
+        lacks = self.worker.images is not None and image.id not in self.worker.images
+        count, size = (len(image.layers), image.size) if lacks else (0, 0)
+        shipment = Shipment(layers=len(image.layers), sent_layers=count, sent=0, done=0, total=size)
+        tell(shipment)
+        await self._call("ship", image.id, lambda: self._ship(image))
+        return replace(shipment, sent=size, done=size)
 
     async def look(self, assignment_id: str) -> ContainerSight | None:
         return await self._call("look", assignment_id, lambda: self._look(assignment_id))
@@ -265,7 +285,8 @@ class FakeEngine:
         if name in worker.strangers:
             return CannotStart(f"the worker has a container called {name} that is not cloudai's")
         if name not in worker.containers:
-            if worker.images is not None and order.spec.image not in worker.images:
+            image = order.spec.ship_image or order.spec.image
+            if worker.images is not None and image not in worker.images:
                 return ImageMissing()
             if isinstance(refused := self._create(order), NotAdmitted):
                 return refused
@@ -283,6 +304,12 @@ class FakeEngine:
             raise EngineFailed(why)
         if self.worker.images is not None:
             self.worker.images.add(image)
+
+    def _ship(self, image: LocalImage) -> None:
+        if why := self.worker.registry.get(image.id):
+            raise EngineFailed(why)
+        if self.worker.images is not None:
+            self.worker.images |= {image.id, image.reference}
 
     def _look(self, name: str) -> ContainerSight | None:
         if name in self.worker.strangers:

@@ -56,6 +56,7 @@ class Batches:
         spec, env = read_request(body, default_user=default_user, expand=expand)
         elements = array_of(body)
         assert elements is not None
+        [spec] = await service.tied_to_images([spec])
         array, begin = new_id("task", at), begin_of(body, at)
         specs = list(elements_of(spec, array, elements))
         if spec.after:
@@ -124,9 +125,11 @@ class Batches:
         check([task.spec for task in plan.tasks])
         for one in {task.spec.user_id: task.spec for task in plan.tasks}.values():
             self.service.allow([one])
+        specs = await self.service.tied_to_images([task.spec for task in plan.tasks])
+        tasks = [replace(task, spec=spec) for task, spec in zip(plan.tasks, specs, strict=True)]
         if dry_run:
-            return batch, plan.tasks, True
-        return await self._keep(batch, plan.tasks, plan.values)
+            return batch, tasks, True
+        return await self._keep(batch, tasks, plan.values)
 
     async def _keep(
         self, batch: Batch, tasks: list[Task], values: Mapping[str, Mapping[str, str]]

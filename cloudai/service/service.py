@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from cloudai.archive import LEAST_LIMIT, LIMIT, Archive
-from cloudai.core.errors import Conflict, InvalidInput, TaskNotFound
+from cloudai.core.errors import Conflict, InvalidInput, NotFound, TaskNotFound
 from cloudai.core.groups import read_group
 from cloudai.core.lifecycle import Event, StopAsked
 from cloudai.core.model import (
+    AS_IT_IS_NOW,
     NORMAL_PRIORITY,
     Reservation,
     Resources,
@@ -33,6 +35,7 @@ from cloudai.core.request import begin_of, read_request
 from cloudai.core.units import parse_docker_size, show_gib
 from cloudai.core.usage import Ledger, Used, run_of
 from cloudai.crash import point
+from cloudai.registries import Login, Registries
 from cloudai.store import Located, Store
 from cloudai.tasktypes import TaskTypes
 from cloudai.vault import Vault
@@ -75,6 +78,10 @@ def log_limit(environ: Mapping[str, str]) -> int:
     return limit
 
 
+async def _no_images(reference: str) -> str:
+    raise NotFound(f"There is no image {reference} on this machine", image=reference)
+
+
 class Service:
     """The store, the vault and the archive of one home, behind verbs.
 
@@ -94,9 +101,12 @@ class Service:
         self.allow: Callable[[Sequence[TaskSpec]], None] = lambda specs: None
         """Raises for what its user may never have, whatever is free; set by who knows quotas."""
         self.types = TaskTypes(home)
+        self.image_id: Callable[[str], Awaitable[str]] = _no_images
+        """The id of this machine's image of that name; set by who can send it to workers."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self.store: Store
         self.vault = Vault(home / "vault")
+        self.registries = Registries(home)
         self._ledger: Ledger | None = None
         self._unfinished: Unfinished | None = None
         self.archive = Archive(home / "logs", limit=log_limit)
@@ -201,6 +211,7 @@ class Service:
             spec = await self.in_thread(with_whole_needs, self.store, spec)
         if not direct:
             self.allow([spec])
+        [spec] = await self.tied_to_images([spec])
         at = now()
         task = self.new(spec, at, direct=direct, begin=begin_of(body, at))
         if dry_run:
@@ -211,6 +222,22 @@ class Service:
         if created := kept.id == task.id:
             self.changed(kept)
         return kept, created
+
+    async def registry_login(self, image: str) -> Login | None:
+        """What the image's registry is to be told, where a log-in is kept. Raises
+        ``StoreFailed``. Not in the store's thread: a keyring may take its time."""
+        return await asyncio.to_thread(self.registries.login_for, image)
+
+    async def tied_to_images(self, specs: Sequence[TaskSpec]) -> list[TaskSpec]:
+        """The same, where those that are to run an image of this machine say which by its id, as
+        it is now. Raises ``NotFound`` where there is none, ``EngineFailed`` where no engine
+        answers here."""
+        named = {spec.image for spec in specs if spec.ship_image == AS_IT_IS_NOW}
+        ids = {image: await self.image_id(image) for image in sorted(named)}
+        return [
+            replace(spec, ship_image=ids[spec.image]) if spec.ship_image == AS_IT_IS_NOW else spec
+            for spec in specs
+        ]
 
     def new(
         self,
@@ -290,7 +317,8 @@ class Service:
             expand=self.types.expand,
         )
         self.allow([member.spec for member in members])
-        tasks = [self.new(member.spec, at) for member in members]
+        specs = await self.tied_to_images([member.spec for member in members])
+        tasks = [self.new(spec, at) for spec in specs]
         if dry_run:
             return tasks, True
         values = {task.id: one.env for task, one in zip(tasks, members, strict=True)}

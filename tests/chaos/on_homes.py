@@ -15,10 +15,12 @@ from contextlib import closing
 from pathlib import Path
 
 from cloudai.crash import CRASH_POINTS
+from tests.fleet_lab.worker import Worker
 
 from .faults import fault
 from .lab import Lab, Laptop, until
 from .on_connections import STILL, all_complete, put_bashrc, some
+from .on_engines import run_on
 
 WORKS_WHEN_ASKED_AGAIN = "whoever asked asks again, and each task is done once"
 
@@ -74,6 +76,16 @@ def visit(lab: Lab, laptop: Laptop, name: str) -> None:
             task = insist(laptop, *words, "--", "true", **wish)
             laptop.ended(task)
             worker.docker("rmi", "far:away")
+        case "ship":
+            # This laptop's own engine is another worker's.
+            source = lab.fleet.workers[(len(lab.laptops) + 1) % len(lab.fleet.workers)]
+            image = build(source, f"here:{len(lab.laptops)}", 3_000_000)
+            laptop.environment["DOCKER_HOST"] = source.docker_host
+            words = ("task", "--quiet", worker.name, image, "--idempotency-key", "k")
+            task = insist(laptop, *words, "--ship-image", "--", "true", **wish)
+            laptop.ended(task)
+            worker.docker("rmi", image)
+            source.docker("rmi", image)
         case "copy":
             copy = laptop.folder / "copy.db"
             laptop.submit(job, worker=worker, lines=1, **wish)
@@ -105,6 +117,17 @@ def visit(lab: Lab, laptop: Laptop, name: str) -> None:
             laptop.submit(job, worker=worker, lines=2)
         case _:
             laptop.submit(job, worker=worker, lines=3, pause=0.1, env={"TOKEN": "x"}, **wish)
+
+
+def build(worker: Worker, name: str, size: int) -> str:
+    """Gives a worker's engine an image with that many bytes that cannot be packed, on top of
+    what all have."""
+    made = name.replace(":", "-")
+    fill = f"head -c {size} /dev/urandom >/blob"
+    run_on(worker, "run", "--network", "none", "--name", made, "alpine", "sh", "-c", fill)
+    run_on(worker, "commit", made, name)
+    run_on(worker, "rm", made)
+    return name
 
 
 def insist(laptop: Laptop, *words: str, **more: str) -> str:

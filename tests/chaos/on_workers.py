@@ -20,6 +20,7 @@ from .history import Container
 from .lab import HELD, Lab, Laptop, is_over, until
 from .on_connections import STILL, all_complete, moved_clock, some, worker_state
 from .on_engines import run_on
+from .on_homes import build
 from .witness import containers_of
 
 
@@ -525,6 +526,40 @@ def pull_cut(lab: Lab) -> None:
         assert laptop.ended(task)["status"] == "completed", laptop.task_of(task)
         assert laptop.log(task) == b"done\n"
         worker.docker("rmi", name)
+    lab.settle()
+
+
+@fault(
+    "shipping cut",
+    how="the connections to the worker die while an image of 150 MB is sent to it from this"
+    " machine; another time the controller is killed then",
+    expected=f"{STILL}; nothing of half an image stays",
+)
+def shipping_cut(lab: Lab) -> None:
+    worker, source = lab.fleet.workers[:2]
+    laptop = lab.laptop(DOCKER_HOST=source.docker_host)
+    images = run_on(worker, "image", "ls", "-aq")
+    name = build(source, "here:big", 150_000_000)
+    for cut in (worker.drop_connections, laptop.kill_controller):
+        task = post_job(
+            lab, laptop, "echo done", docker_image=name, target=worker.name, ship_image=True
+        )
+        part = re.compile(r"shipping here:big: [1-9][0-9]? %")
+        until(lambda: part.match(laptop.task_of(task)["phase"]), "a part is on its way")  # noqa: B023
+        cut()
+        lab.times += 1
+        until(
+            lambda: (
+                laptop.task_of(task)["status"] != "starting"  # noqa: B023
+                or run_on(worker, "image", "ls", "-aq") == images
+            ),
+            "half an image",
+        )
+        assert laptop.ended(task)["status"] == "completed", laptop.task_of(task)
+        assert laptop.log(task) == b"done\n"
+        worker.docker("rmi", name)
+        assert run_on(worker, "image", "ls", "-aq") == images
+    source.docker("rmi", name)
     lab.settle()
 
 

@@ -29,7 +29,7 @@ from cloudai.core.errors import (
     WorkerUnreachable,
 )
 from cloudai.core.model import Phase, State, Task, WorkerSpec
-from cloudai.engines import NotAdmitted, Order
+from cloudai.engines import ImageSource, NotAdmitted, Order
 from cloudai.engines.docker import DockerEngine
 from cloudai.engines.fake import FakeEngine, FakeWorker, Fault
 from cloudai.engines.fake_worker import Job
@@ -62,6 +62,7 @@ class Bench:
         self.workers = workers
         self.engines: dict[str, FakeEngine] = {}
         self.inventory = home / "hosts.yaml"
+        self.images: ImageSource | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Bench]:
@@ -70,7 +71,10 @@ class Bench:
         self.service = Service(self.home)
         await self.service.open()
         self.controller = Controller(
-            self.service, InventoryFile(self.inventory), lambda spec: self._engine(spec.id)
+            self.service,
+            InventoryFile(self.inventory),
+            lambda spec: self._engine(spec.id),
+            images=self.images,
         )
         self.desk = Desk(self.controller, None)  # type: ignore[arg-type]
         await self.controller.begin()

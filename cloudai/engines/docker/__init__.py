@@ -10,20 +10,24 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 
 from cloudai.core.errors import EngineFailed, Indeterminate, InvalidInput, WorkerUnreachable
-from cloudai.core.model import ContainerSight, WorkerSight, WorkerSpec
+from cloudai.core.model import ContainerSight, TaskSpec, WorkerSight, WorkerSpec
 from cloudai.engines import (
     CannotStart,
     Finding,
     Happening,
+    ImageSource,
+    LocalImage,
     LogRecord,
     Order,
     Outcome,
     PullProgress,
+    RegistryLogin,
+    Shipment,
     Usage,
 )
 from cloudai.engines.arrays import array_env
@@ -37,7 +41,8 @@ from .api_watch import Way
 from .doctor import Examination, judge
 from .parts import TOO_LATE, Parts
 from .probe import Learned, learn, parse_probe
-from .pulling import Pull, lines_of
+from .pulling import Pull, lines_of, login_settings
+from .shipping import Cargo, arrived, read_there, refuse_other_platform
 from .watch import Watch, open_watch
 
 PROBE_TIMEOUT = 120.0
@@ -47,6 +52,8 @@ LOCK_PATIENCE = 30.0
 """Seconds for which a start asks again while others hold the worker's lock."""
 """Seconds: 30 for the lock, 120 for docker, and the looks before and after."""
 STALL = 120.0
+LOAD_WITHIN = 3600.0
+"""Seconds in which an engine unpacks what it was sent; a hundred GiB take that long."""
 TICK = 5
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,200}")
 
@@ -59,6 +66,8 @@ class DockerEngine:
         self._learned: Learned | None = None
         self._watch: Watch | None = None
         self._opening = asyncio.Lock()
+        self._shipped: dict[str, str] = {}
+        """Image of the sender's engine -> the same one here, where its id differs."""
 
     # --- the host
 
@@ -131,7 +140,7 @@ class DockerEngine:
             name=order.assignment_id,
             task=order.task_id,
             store=order.store_id,
-            image=spec.image,
+            image=self._image_of(spec),
             options=command.run_options(
                 order,
                 storage_limit=learned.storage_limit,
@@ -151,12 +160,16 @@ class DockerEngine:
             **command.admission(spec, self._spec),
         )
 
-    async def pull(self, image: str, *, stall: float = STALL) -> AsyncIterator[PullProgress]:
+    async def pull(
+        self, image: str, *, login: RegistryLogin | None = None, stall: float = STALL
+    ) -> AsyncIterator[PullProgress]:
         """See ``Engine.pull``. ``stall``: seconds without progress that end it."""
         learned = await self._known()
         script = render(
             "pull",
-            docker_host=self._spec.engine_socket or "",
+            # A folder of settings of our own has none of the login's, which may name the engine.
+            docker_host=learned.endpoint if login else self._spec.engine_socket or "",
+            settings=login_settings(login) if login else "",
             data_root=learned.data_root,
             image=image,
             tick=max(1, min(TICK, int(stall / 4))),
@@ -169,6 +182,53 @@ class DockerEngine:
                 if pull.status is not None:
                     break
         pull.finish()
+
+    def _image_of(self, spec: TaskSpec) -> str:
+        """What ``docker run`` is given: by its id where it is the sender's own image."""
+        if spec.ship_image is None:
+            return spec.image
+        return self._shipped.get(spec.ship_image, spec.ship_image)
+
+    async def ship(
+        self, image: LocalImage, source: ImageSource, *, tell: Callable[[Shipment], None]
+    ) -> Shipment:
+        """See ``Engine.ship``."""
+        reply = await self._run("images", 150, reference=image.reference)
+        there = read_there(Parts(reply.text), image, worker_id=self._spec.id)
+        refuse_other_platform(image, there, worker_id=self._spec.id)
+        may_tag = image.named and "@" not in image.reference
+        if there.same is not None:
+            self._shipped[image.id] = there.same
+            if may_tag and not there.named:
+                await self._tag(image, there.same)
+            return Shipment(layers=len(image.layers), sent_layers=0, sent=0, done=0, total=0)
+        if there.containerd and not image.named:
+            raise EngineFailed(
+                f"{image.reference} is another image on this machine by now, and the Docker of"
+                f" {self._spec.id} takes an image by its name alone",
+                hint="submit the task again",
+            )
+        cargo = Cargo(image, source, there, tell=tell)
+        script = render(
+            "load",
+            docker_host=self._spec.engine_socket or "",
+            image_id=image.id,
+            reference=image.reference,
+            tag=int(may_tag and not there.containerd),
+            look_for=image.reference if there.containerd else image.id,
+        )
+        async with aclosing(cargo.stream()) as chunks:
+            reply = await self._shell.feed(script, chunks, idle_timeout=STALL, timeout=LOAD_WITHIN)
+        self._shipped[image.id] = arrived(Parts(reply.text), image, worker_id=self._spec.id)
+        return cargo.shipment
+
+    async def _tag(self, image: LocalImage, image_id: str) -> None:
+        reply = await self._run("tag", 60, image_id=image_id, reference=image.reference)
+        parts = Parts(reply.text)
+        if parts.status("tag") != 0:
+            raise EngineFailed(
+                f"{self._spec.id} has {image.reference}, and cannot name it so: {parts.said('tag')}"
+            )
 
     async def stop(self, assignment_id: str, *, grace: float) -> None:
         """See ``Engine.stop``. Raises ``EngineFailed`` for a container that is not ours."""

@@ -94,15 +94,15 @@ START = (
 PULL = (
     (
         r"pull access denied|repository does not exist|requested access to the resource is denied"
-        r"|unauthorized|authentication required|denied:",
+        r"|unauthorized|authentication required|denied:|no basic auth credentials",
         "there is no such image, or the worker may not have it",
-        "check the name; a private image needs `docker login` on the worker",
+        "check the name; a private image needs a log-in: `cloudai registry login REGISTRY -u USER`",
     ),
     (r"manifest unknown|manifest for .* not found|not found: manifest", "there is no such tag", ""),
     (
         r"no such host|server misbehaving|network is unreachable|lookup .*:",
         "the worker cannot reach the registry",
-        "check the worker's network, or put the image there by hand: `docker save | docker load`",
+        "check the worker's network, or send the image from here: `cloudai image push`",
     ),
     (
         r"connection refused|i/o timeout|TLS handshake|EOF|connection reset|deadline exceeded",
@@ -112,7 +112,7 @@ PULL = (
     (
         r"toomanyrequests|rate limit",
         "the registry limits how much is pulled",
-        "`docker login` on the worker raises that limit",
+        "a log-in raises that limit: `cloudai registry login docker.io -u USER`",
     ),
     (r"no matching manifest", "it is not for this worker's kind of processor", ""),
     (
@@ -144,6 +144,30 @@ def why_not_pulled(words: str, *, image: str) -> Failure:
         if re.search(pattern, words, re.IGNORECASE):
             return Failure(f"cannot pull {image}: {meaning} (Docker: {words})", hint=hint)
     return Failure(f"cannot pull {image}: {words or 'Docker gave no reason'}")
+
+
+LOAD = (
+    (
+        r"no space left on device",
+        "the disk of its Docker is full",
+        "an image takes twice its size while it is unpacked; free space: `docker system prune`",
+    ),
+    (r"cannot connect to the docker daemon|is the docker daemon running", "Docker is down", ""),
+    (r"unexpected EOF|broken pipe|connection reset", "it did not come whole", "try again"),
+)
+
+
+def why_not_loaded(words: str, *, image: str, worker: str) -> Failure:
+    """From what ``docker load`` said on the worker; nothing where it said that all is well, and
+    the image is not there."""
+    words = plain(words)
+    for pattern, meaning, hint in LOAD:
+        if re.search(pattern, words, re.IGNORECASE):
+            return Failure(
+                f"cannot send {image} to {worker}: {meaning} (Docker: {words})", hint=hint
+            )
+    why = words or "its Docker took it and does not have it"
+    return Failure(f"cannot send {image} to {worker}: {why}", hint="try again")
 
 
 def plain(words: str) -> str:

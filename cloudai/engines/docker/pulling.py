@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 
 from cloudai.core.errors import EngineFailed, Indeterminate
 from cloudai.core.model import MIB
-from cloudai.engines import PullProgress
+from cloudai.engines import PullProgress, RegistryLogin
 
 from .failures import why_not_pulled
 from .parts import whole_number
 
 LAYER = re.compile(r"([0-9a-f]{12}): (.+)")
+DOCKER_HUB = "https://index.docker.io/v1/"
+"""What docker's client calls it."""
 HAVE = ("Pull complete", "Already exists", "Download complete", "Verifying Checksum")
+
+
+def login_settings(login: RegistryLogin) -> str:
+    """A ``config.json`` of docker's client that knows this log-in and nothing else."""
+    address = DOCKER_HUB if login.registry == "docker.io" else login.registry
+    words = base64.b64encode(f"{login.username}:{login.password}".encode()).decode()
+    return json.dumps({"auths": {address: {"auth": words}}})
 
 
 class Pull:
