@@ -246,21 +246,34 @@ async def while_listening(
     """The stream until it ends or its reader is gone: a quiet log sends nothing, so sending
     would never tell."""
     gone = asyncio.ensure_future(_left(request))
+    coming: asyncio.Future[bytes | None] | None = None
     try:
         while True:
             coming = asyncio.ensure_future(anext(stream, None))
             await asyncio.wait({coming, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not coming.done():
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
-                return
-            chunk = coming.result()
+            chunk = coming.result() if coming.done() else None
             if chunk is None:
                 return
             yield chunk
     finally:
         gone.cancel()
-        await stream.aclose()
+        # The framework cancels us over and over where it saw first that the reader left.
+        closing = asyncio.ensure_future(_close(stream, coming))
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+        await asyncio.shield(closing)
+
+
+_closing: set[asyncio.Future[None]] = set()
+
+
+async def _close(
+    stream: AsyncGenerator[bytes, None], coming: asyncio.Future[bytes | None] | None
+) -> None:
+    if coming is not None:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+    await stream.aclose()
 
 
 async def _left(request: Request) -> None:
