@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "core": set(),
     "scripts": set(),
     "expressions": {"core"},
+    "crontimes": {"core"},
     "crash": set(),
     "disk": {"core"},
     "inventory": {"core", "disk"},
@@ -45,6 +46,17 @@ MAY_IMPORT = {
         "service",
         "store",
         "archive",
+        "crontimes",
+    },
+    "api": {
+        "core",
+        "crontimes",
+        "engines",
+        "shells",
+        "inventory",
+        "service",
+        "controller",
+        "tasktypes",
     },
     "api": {
         "core",
@@ -89,6 +101,8 @@ HOMES = {
     "ruamel": {"inventory", "batches"},
     "aiohttp": {"engines"},
     "numpy": {"core", "simulate"},
+    "cronsim": {"crontimes"},
+    "tzlocal": {"crontimes"},
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))
