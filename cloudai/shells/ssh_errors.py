@@ -22,6 +22,11 @@ ERRNO = re.compile(r"\[Errno (-?\d+)\]")
 NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 NO_SUCH_NAME = "host name {} not found"
 TOO_MANY = "Too many authentication failures"
+NO_AGENT = (
+    "and the controller has no ssh agent, as when cron started it: set its identity_file to a key"
+    " without a passphrase, or in a login that has an agent: ssh-add {} && cloudai controller stop"
+    " && cloudai controller start"
+)
 
 
 class HandshakeDropped(WorkerUnreachable):
@@ -106,10 +111,15 @@ def _dropped(error: Exception) -> bool:
 
 def _not_let_in(destination: Destination, ring: Keyring, said: str) -> AuthenticationFailed:
     place = f"jump host {destination.alias}" if destination.is_jump else "worker"
-    if ring.locked:
+    no_agent = not destination.agent
+    if ring.locked and no_agent:
+        hint = f"the key {ring.locked[0]} needs its passphrase, {NO_AGENT.format(ring.locked[0])}"
+    elif ring.locked:
         hint = f"the key needs its passphrase: ssh-add {ring.locked[0]}"
     elif ring.unreadable:
         hint = f"the key file cannot be used: {ring.unreadable[0]}"
+    elif not ring.pairs and no_agent:
+        hint = f"no key was found to offer, {NO_AGENT.format('KEY')}"
     elif not ring.pairs:
         hint = "no key was found to offer: set identity_file, or load one with ssh-add"
     else:
