@@ -18,6 +18,8 @@ CRASH_POINTS = MappingProxyType(
         "copy.written": "a copy of the database is written, not yet under its name",
         "submit.vault": "the values of the environment are kept, the task is not",
         "submit.stored": "the task is stored, nobody was told",
+        "cron.due": "a schedule is due, nothing is submitted",
+        "cron.submitted": "a schedule's batch is stored, that is not recorded",
         "place.before": "a worker is chosen, nothing is recorded",
         "place.recorded": "the assignment is recorded, nothing was sent",
         "pull.begun": "the image is about to be asked for",

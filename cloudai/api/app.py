@@ -29,6 +29,7 @@ from . import (
     page,
     registries,
     scheduler,
+    schedules,
     tasks,
     templates,
     workers,
@@ -63,6 +64,7 @@ def make_app(desk: Desk, doors: Doors) -> FastAPI:
     app.include_router(registries.router)
     app.include_router(batches.router)
     app.include_router(templates.router)
+    app.include_router(schedules.router)
     app.include_router(workers.router)
     app.include_router(orphans.router)
     app.include_router(scheduler.router)

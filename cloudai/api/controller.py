@@ -9,6 +9,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
 from cloudai import __version__
+from cloudai.controller.desk import FIRST_SIGHT
+from cloudai.controller.shut_out import shut_out
 
 from . import shapes
 from .doors import Doors
@@ -26,9 +28,12 @@ class Backup(BaseModel):
 
 
 @router.get("/health")
-async def health(request: Request) -> shapes.Json:
-    """That it runs, since when, and over which inventory."""
+async def health(request: Request, settled: bool = False) -> shapes.Json:
+    """That it runs, since when, and over which inventory; ``settled``: once each worker was
+    tried, so that what wants a person's eye is known, or after five seconds."""
     doors: Doors = request.app.state.doors
+    if settled:
+        await desk_of(request).settled(FIRST_SIGHT)
     inventory = doors.controller.inventory
     return {
         "status": "ok",
@@ -42,6 +47,8 @@ async def health(request: Request) -> shapes.Json:
         },
         "since": shapes.moment(doors.since),
         "idle_exit": doors.idle_exit,
+        "schedules": len(doors.controller.schedules.all),
+        "shut_out": bool(shut_out(doors.controller.fleet.workers())),
         "notices": doors.notices(),
     }
 
@@ -73,4 +80,5 @@ async def stop(request: Request) -> shapes.Json:
     """Leaves. Nothing on any worker is touched."""
     doors: Doors = request.app.state.doors
     doors.leave.set()
-    return {"stopping": True, "pid": os.getpid()}
+    schedules = len(doors.controller.schedules.all)
+    return {"stopping": True, "pid": os.getpid(), "schedules": schedules}

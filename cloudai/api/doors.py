@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from cloudai.controller.loop import Controller
+from cloudai.controller.shut_out import shut_out
 from cloudai.core.errors import Conflict
 from cloudai.inventory import InventoryFile
 
@@ -41,8 +42,9 @@ class Doors:
             self._last = time.monotonic()
 
     def quiet_for(self) -> float:
-        """Seconds since anybody asked, or anything was queued or on a worker."""
-        if self._open:
+        """Seconds since anybody asked, or anything was queued or on a worker; none while there
+        are schedules to keep."""
+        if self._open or self.controller.schedules.all:
             return 0.0
         return time.monotonic() - max(self._last, self.controller.idle_since)
 
@@ -62,6 +64,9 @@ class Doors:
             lines += [] if path.exists() else [f"inventory: there is no file {path}"]
         if lonely := self.controller.absences.notice():
             lines.append(lonely)
+        if refused := shut_out(self.controller.fleet.workers()):
+            lines.append(refused)
+        lines += self.controller.schedules.notices()
         return lines
 
     def check_inventory(self, headers: Iterable[tuple[bytes, bytes]]) -> str:

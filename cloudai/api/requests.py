@@ -62,6 +62,18 @@ BATCH_EXAMPLES: dict[str, Example] = {
     ),
 }
 
+SCHEDULE_EXAMPLES: dict[str, Example] = {
+    "every night": Example(
+        value={
+            "line": "0 2 * * *",
+            "zone": "Europe/Berlin",
+            "files": ["/home/ann/nightly.yaml"],
+            "set": {"epochs": "5"},
+            "missed": "once",
+        }
+    ),
+}
+
 RESERVATION_EXAMPLES: dict[str, Example] = {
     "for a user": Example(
         value={"worker_id": "gpu1", "req_cpu": 2.0, "req_gpu": 1.0, "user_id": "ann", "for": "4h"}

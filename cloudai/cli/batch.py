@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -18,8 +18,6 @@ from .session import Session
 from .wording import counted_tasks
 
 Batch = dict[str, Any]
-FORMATS = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-FORMATS[".csv"] = "csv"
 SHOWN = 20
 """Tasks of a dry run that a person sees; ``--json`` has all."""
 
@@ -74,6 +72,11 @@ batch_command.add_command(joblog_command)
     help="At most one batch of yours has it: nightly-{{ date }}. A second does nothing.",
 )
 @click.option(
+    "--no-overlap",
+    is_flag=True,
+    help="Refuse while an earlier batch of yours, with its name or files, has not ended.",
+)
+@click.option(
     "--user",
     "user_id",
     metavar="USER",
@@ -94,6 +97,7 @@ def submit(session: Session, /, files: tuple[str, ...], dry_run: bool, **asked: 
     All files are checked before anything is stored, and every mistake is told with its place.
     --joblog and --report wait for its end. --resume goes by what tasks are, never by their
     place in a file: two equal ones are left out once both have completed.
+    With --quiet it says nothing unless something is wrong: for cron.
     """
     joblog: Path | None = asked["joblog"]
     if asked["resume"] and joblog is None:
@@ -101,9 +105,10 @@ def submit(session: Session, /, files: tuple[str, ...], dry_run: bool, **asked: 
     check_record(joblog, asked["report"], asked["report_format"])
     body = {
         "files": [_read(name, asked["form"]) for name in files],
-        "set": _settings(asked["settings"]),
+        "set": settings_of(asked["settings"]),
         "user_id": asked["user_id"] or login_name(_environ()),
         **{name: asked[name] for name in ("name", "once_key") if asked[name] is not None},
+        **({"no_overlap": True} if asked["no_overlap"] else {}),
     }
     if asked["resume"] and joblog:
         from .joblog import completed_by
@@ -118,9 +123,12 @@ def submit(session: Session, /, files: tuple[str, ...], dry_run: bool, **asked: 
     batch: Batch = answer.data
     waits = asked["wait"] or asked["follow"] or joblog or asked["report"]
     if not (waits and session.json):
-        session.show(batch, _tell, quiet=[] if batch["known"] or waits else [batch["batch_id"]])
+        session.show(batch, _tell)
+    shut_out = _hear(session)
     if not waits:
         return 0
+    if shut_out:
+        _refuse_to_wait(batch)
     return follow_batch(
         session,
         batch,
@@ -131,13 +139,36 @@ def submit(session: Session, /, files: tuple[str, ...], dry_run: bool, **asked: 
     )
 
 
+def _hear(session: Session) -> bool:
+    """Takes in what wants a person's eye, also where this command started the controller, and
+    tells whether no worker lets us in. The batch is queued whatever comes of it."""
+    from cloudai.core.errors import CloudaiError
+
+    try:
+        return bool(session.client.get("/health", settled=True).get("shut_out"))
+    except CloudaiError:
+        return False
+
+
+def _refuse_to_wait(batch: Batch) -> NoReturn:
+    """It might be for ever, and what is told at the end would never be."""
+    from cloudai.core.errors import WorkerUnreachable
+
+    raise WorkerUnreachable(
+        f"Batch {batch['batch_id']} is queued, but no worker lets us in: not waited for it",
+        hint=f"once that is mended it starts by itself; `cloudai wait {batch['batch_id']}` waits",
+        batch=batch["batch_id"],
+    )
+
+
 def _environ() -> Any:
     import os
 
     return os.environ
 
 
-def _settings(given: tuple[str, ...]) -> dict[str, str]:
+def settings_of(given: tuple[str, ...]) -> dict[str, str]:
+    """The values of ``--set``. Raises ``click.UsageError``."""
     found: dict[str, str] = {}
     for one in given:
         name, equals, value = one.partition("=")
@@ -156,8 +187,10 @@ def _read(name: str, form: str | None) -> dict[str, str]:
             "text": _text(sys.stdin.buffer.read(), name),
             "format": form or "yaml",
         }
+    from cloudai.core.formats import FORMATS, format_of
+
     path = Path(name)
-    found = form or FORMATS.get(path.suffix.lower())
+    found = form or format_of(name)
     if found is None:
         raise click.UsageError(
             f"{name}: what is it? Its name ends in none of {', '.join(FORMATS)}; give --format."

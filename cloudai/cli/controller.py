@@ -103,8 +103,10 @@ def stop(session: Session) -> int:
     socket = socket_path(client.home)
     words = "The controller is not running"
     with contextlib.suppress(NotRunning):
-        client.post("/controller/stop")
+        schedules = client.post("/controller/stop").get("schedules", 0)
         words = "The controller has left; tasks on workers go on"
+        if schedules:
+            words += f"\n   {_schedules(schedules)} will miss what is due until it is back"
         # Its socket goes last: after that the home is free for the next one.
         deadline = time.monotonic() + STOP_WITHIN
         while os.path.exists(socket):
@@ -144,6 +146,10 @@ def _health(client: Client) -> dict[str, Any] | None:
     return found
 
 
+def _schedules(count: int) -> str:
+    return "1 schedule" if count == 1 else f"{count} schedules"
+
+
 def _print_health(health: dict[str, Any]) -> None:
     inventory = health["inventory"]
     print_fields(
@@ -151,7 +157,7 @@ def _print_health(health: dict[str, Any]) -> None:
             ("Controller", f"{health['status']}, process {health['pid']}"),
             ("Version", health["version"]),
             ("Running", since(health["since"])),
-            ("Leaves", _leaving(health["idle_exit"])),
+            ("Leaves", _leaving(health["idle_exit"], health.get("schedules", 0))),
             ("Home", health["home"]),
             ("Inventory", f"{inventory['path']}, {inventory['workers']} workers"),
             ("Trouble", inventory["error"]),
@@ -159,7 +165,9 @@ def _print_health(health: dict[str, Any]) -> None:
     )
 
 
-def _leaving(idle_exit: float | None) -> str:
+def _leaving(idle_exit: float | None, schedules: int) -> str:
     if idle_exit is None:
         return "when it is told to"
+    if schedules:
+        return f"when it is told to: it keeps {_schedules(schedules)}"
     return f"after {long_span(idle_exit)} with nothing to do and nobody asking"

@@ -26,6 +26,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "task": ("submit", "Queue a task; the controller places it."),
         "batch": ("batch", "Submit files of tasks as a whole; see how batches stand."),
         "templates": ("templates", "List and show task types, and what one would run."),
+        "cron": ("cron", "Submit batch files again and again, at set times."),
         "dispatch": ("submit", "Run a task on one worker now, past queue and scheduler."),
         "monitor": ("monitor", "Watch a task live until it ends, or any key is pressed."),
         "logs": ("logs", "Print what a task wrote, byte for byte."),

@@ -32,7 +32,7 @@ from cloudai.core.errors import (
 )
 from cloudai.core.lifecycle import StopAsked
 from cloudai.core.lost import marked_lost
-from cloudai.core.model import Assignment, Batch, OnLost, State, Task, TaskSpec, WorkerSpec
+from cloudai.core.model import Assignment, Batch, OnLost, State, Task, WorkerSpec
 from cloudai.core.request import OF_THE_QUEUE
 from cloudai.core.schedule import Why
 from cloudai.core.symptoms import TELLING, symptom
@@ -93,12 +93,8 @@ class Desk:
         """A whole batch; see ``Batches.submit``. Also raises ``WorkerNotFound`` for a target
         that is none."""
         return await self.batches.submit(
-            body, default_user=default_user, dry_run=dry_run, check=self._check_targets
+            body, default_user=default_user, dry_run=dry_run, check=self.controller.check_targets
         )
-
-    def _check_targets(self, specs: Sequence[TaskSpec]) -> None:
-        for target in sorted({spec.target for spec in specs if spec.target is not None}):
-            self.controller.link(target)
 
     async def standing(self, ref: str, *, until_ended: float = 0.0) -> Standing:
         """How a batch or array stands; once all of it has ended, or after so many seconds."""

@@ -8,6 +8,7 @@ task at a time. Kill it between any two lines: the next one observes and goes on
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -25,7 +26,7 @@ from cloudai.core.schedule import never_within
 from cloudai.crash import point
 from cloudai.engines import Engine, ImageSource, NoImages
 from cloudai.inventory import InventoryFile
-from cloudai.service import Service, now
+from cloudai.service import Batches, Service, now
 
 from .absences import Absences
 from .collect import Collector
@@ -35,6 +36,7 @@ from .groups import Groups
 from .link import Link, Reach
 from .needs import Needs
 from .planning import Planner
+from .schedules import Schedules
 from .setbacks import Setbacks
 from .sharing import Sharing
 from .shipping import Shipping
@@ -92,6 +94,9 @@ class Controller:
         self.setbacks = Setbacks()
         self.needs = Needs(service)
         self.shipping = Shipping(images or NoImages())
+        self.schedules = Schedules(
+            service, functools.partial(Batches(service).submit, check=self.check_targets)
+        )
         self.effects = Effects(
             service,
             self.collector,
@@ -188,6 +193,7 @@ class Controller:
         self.draining = await self.service.in_thread(self.service.store.draining)
         await self.sharing.load()
         self.follow_inventory()
+        await self.schedules.load()
         active, _ = await self.service.unfinished()
         for task in active:
             if task.direct and task.state is State.QUEUED:
@@ -197,6 +203,7 @@ class Controller:
 
     async def run(self) -> None:
         """Runs until cancelled. Leaves everything on the workers as it is."""
+        self._in_background(self.schedules.run())
         try:
             while True:
                 self._wake.clear()
@@ -363,6 +370,11 @@ class Controller:
                 f"Over the quota of {user}, whatever is free: {never}",
                 hint="quotas stand under `scheduling:` in the inventory",
             )
+
+    def check_targets(self, specs: Sequence[TaskSpec]) -> None:
+        """Raises ``WorkerNotFound`` for a target that is no worker."""
+        for target in sorted({spec.target for spec in specs if spec.target is not None}):
+            self.link(target)
 
     def _closed(self) -> dict[str, str]:
         """Workers that take no tasks though they can be reached, and why."""

@@ -20,12 +20,12 @@ from cloudai.core.needs import How, Need, needs_of, with_needs
 from cloudai.core.request import array_of, begin_of, check_key, known_fields, read_request
 from cloudai.core.wishes import check_flag
 from cloudai.core.wording import shown
-from cloudai.store import Standing
+from cloudai.store import Standing, has_files
 
 from .needs import with_needs_each
 from .service import Service, bundle_of, new_id, now
 
-FIELDS = ("files", "set", "once_key", "name", "user_id", "done")
+FIELDS = ("files", "set", "once_key", "no_overlap", "name", "user_id", "done")
 RETRY_FIELDS = ("failed", "env")
 
 
@@ -91,18 +91,21 @@ class Batches:
         default_user: str,
         dry_run: bool = False,
         check: Callable[[Sequence[TaskSpec]], None] = lambda specs: None,
+        moment: datetime | None = None,
     ) -> tuple[Batch, list[Task], bool]:
         """A whole batch, queued in one transaction, and whether it is new: its tasks, or none
-        where the once key made it before. ``check`` raises for what cannot be meant of workers.
+        where the once key made it before. ``check`` raises for what cannot be meant of workers;
+        ``moment``: which its files mean by date and time, with a zone, if not the present one.
         Raises ``FileInvalid`` with every mistake in its
-        files, ``InvalidInput`` for the rest of the body; nothing is stored then."""
+        files, ``InvalidInput`` for the rest of the body, ``Conflict`` where it must not overlap
+        with an earlier one; nothing is stored then."""
         request = known_fields(body, FIELDS)
         user = request.read("user_id", check_user, otherwise=default_user)
         at = now().astimezone()
         batch_id = new_id("batch", at)
         asked = Asked(
             _settings(body),
-            at,
+            moment or at,
             user,
             batch_id,
             lambda kind: new_id(kind, at),
@@ -110,7 +113,12 @@ class Batches:
         )
         done = _done(body)
         plan = await asyncio.to_thread(
-            self._plan, _files(body), asked, done, request.given("once_key") and body["once_key"]
+            self._plan,
+            _files(body),
+            asked,
+            done,
+            request.given("once_key") and body["once_key"],
+            at,
         )
         name = request.read("name", check_task_name, otherwise=plan.name)
         batch = Batch(
@@ -122,6 +130,13 @@ class Batches:
             size=len(plan.tasks),
             files=tuple(file.name for file in _files(body)),
         )
+        alone = request.quantity("no_overlap", check_flag, otherwise=False)
+        if alone and name is None and not has_files(batch):
+            raise InvalidInput(
+                "no_overlap: this batch has neither a name nor files to know it again by",
+                hint="give it a name",
+                field="no_overlap",
+            )
         check([task.spec for task in plan.tasks])
         for one in {task.spec.user_id: task.spec for task in plan.tasks}.values():
             self.service.allow([one])
@@ -130,14 +145,21 @@ class Batches:
         if dry_run:
             return batch, tasks, True
         return await self._keep(batch, tasks, plan.values)
+            return batch, plan.tasks, True
+        return await self._keep(batch, plan.tasks, plan.values, alone=alone)
 
     async def _keep(
-        self, batch: Batch, tasks: list[Task], values: Mapping[str, Mapping[str, str]]
+        self,
+        batch: Batch,
+        tasks: list[Task],
+        values: Mapping[str, Mapping[str, str]],
+        *,
+        alone: bool = False,
     ) -> tuple[Batch, list[Task], bool]:
         service = self.service
 
         def write() -> list[Task]:
-            made.append(service.store.submit_batch(batch, tasks))
+            made.append(service.store.submit_batch(batch, tasks, alone=alone))
             return tasks if made[0][1] else []
 
         made: list[tuple[Batch, bool]] = []
@@ -147,7 +169,12 @@ class Batches:
         return made[0][0], kept, made[0][1]
 
     def _plan(
-        self, files: Sequence[File], asked: Asked, done: Counter[str], once_key: Any
+        self,
+        files: Sequence[File],
+        asked: Asked,
+        done: Counter[str],
+        once_key: Any,
+        at: datetime,
     ) -> _Plan:
         """In a thread of its own: it may take seconds."""
         store = self.service.store
@@ -170,7 +197,7 @@ class Batches:
                 fingerprint=mark,
                 after=planned.needs,
             )
-            tasks.append(self.service.new(spec, asked.now, task_id=planned.id, begin=planned.begin))
+            tasks.append(self.service.new(spec, at, task_id=planned.id, begin=planned.begin))
             if planned.env:
                 values[planned.id] = planned.env
         if left_out:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Row, and_, false, func, insert, or_, select, true
 
 from cloudai.core.model import Batch, State
 from cloudai.core.names import is_batch_id
@@ -184,6 +184,24 @@ def batch_by_key(connection: Connection, user_id: str, key: str) -> Batch | None
     wanted = select(BATCH).where(BATCH.c.user_id == user_id, BATCH.c.once_key == key)
     row = connection.execute(wanted).first()
     return None if row is None else _batch(row)
+
+
+def has_files(batch: Batch) -> bool:
+    """Whether it can be known again by its files: text from a pipe has no name of its own."""
+    return any(name.startswith("/") for name in batch.files)
+
+
+def unended_like(connection: Connection, batch: Batch) -> str | None:
+    """The newest batch of its user, with its name or its files, that has not ended."""
+    live = select(TASK.c.position).where(
+        TASK.c.batch_id == BATCH.c.id, TASK.c.state.in_(queries.LIVE)
+    )
+    alike = [BATCH.c.name == batch.name] if batch.name is not None else []
+    if has_files(batch):
+        alike.append(BATCH.c.source == json.dumps(batch.files))
+    of_it = (BATCH.c.user_id == batch.user_id, or_(false(), *alike))
+    wanted = select(BATCH.c.id).where(*of_it, live.exists())
+    return connection.execute(wanted.order_by(BATCH.c.position.desc()).limit(1)).scalar()
 
 
 def batch_by_id(connection: Connection, batch_id: str) -> Batch | None:

@@ -19,6 +19,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 
 from cloudai.core.arrays import element_id
+from cloudai.core.cron import Schedule
 from cloudai.core.errors import Conflict, NotFound, StoreFailed, TaskNotFound
 from cloudai.core.lifecycle import Event, advance
 from cloudai.core.model import Assignment, Batch, Reservation, State, Task
@@ -26,7 +27,7 @@ from cloudai.core.names import BATCH_PREFIX
 from cloudai.core.needs import Tally, plain_id, split_element
 from cloudai.core.usage import Ledger
 
-from . import books, changes, queries, sets
+from . import books, changes, queries, schedules, sets
 from .changes import Changes
 from .database import Database
 from .identity import introduce
@@ -145,14 +146,23 @@ class Store:
         with self._database.write() as connection:
             connection.execute(delete(BATCH).where(BATCH.c.id == batch_id, ~left))
 
-    def submit_batch(self, batch: Batch, tasks: Sequence[Task]) -> tuple[Batch, bool]:
+    def submit_batch(
+        self, batch: Batch, tasks: Sequence[Task], *, alone: bool = False
+    ) -> tuple[Batch, bool]:
         """A batch with all its tasks, or nothing, and whether it is new: a user's known key
-        answers the batch that it made before."""
+        answers the batch that it made before. ``alone``: raises ``Conflict`` while an earlier
+        batch of that user, of the same name or the same files, has not ended."""
         with self._database.write() as connection:
             if batch.once_key is not None:
                 before = sets.batch_by_key(connection, batch.user_id, batch.once_key)
                 if before is not None:
                     return before, False
+            if alone and (before_it := sets.unended_like(connection, batch)) is not None:
+                raise Conflict(
+                    f"{before_it} of the same name or files has not ended: nothing was queued",
+                    hint=f"`cloudai batch status {before_it}` tells how it stands",
+                    batch=before_it,
+                )
             sets.add_batch(connection, batch)
             _insert_tasks(connection, tasks, what="submitted", text="")
         return batch, True
@@ -480,6 +490,39 @@ class Store:
         """Those that hold now, in the order in which they were made."""
         with self._database.read() as connection:
             return books.reservations(connection, now)
+
+    # -------------------------------------------------------------- schedules
+
+    def add_schedule(self, one: Schedule) -> None:
+        """Remembers a schedule. Raises ``Conflict`` where its id is taken."""
+        with self._database.write() as connection:
+            schedules.add(connection, one)
+
+    def remove_schedule(self, schedule_id: str) -> None:
+        """Forgets a schedule; its batches stay. Raises ``NotFound``."""
+        with self._database.write() as connection:
+            schedules.remove(connection, schedule_id)
+
+    def schedules(self) -> list[Schedule]:
+        """All of them, in the order in which they were made."""
+        with self._database.read() as connection:
+            return schedules.every(connection)
+
+    def note_schedule(self, one: Schedule, before: Schedule) -> bool:
+        """Writes when it is due next and what came of the last time, if it still stands as
+        ``before``."""
+        with self._database.write() as connection:
+            return schedules.note(connection, one, before)
+
+    def batch_of_schedule(self, key: str) -> str | None:
+        """The id of the batch that was made with that once key."""
+        with self._database.read() as connection:
+            return schedules.batch_of(connection, key)
+
+    def unended_of_schedule(self, keys: str) -> str | None:
+        """The newest batch with such a once key that has not ended, by its id."""
+        with self._database.read() as connection:
+            return schedules.unended(connection, keys)
 
     def ledger(self, half_life: float) -> Ledger:
         """What all runs that are over add up to, for a half-life in seconds. One pass over all

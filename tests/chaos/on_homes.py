@@ -5,6 +5,7 @@ it should be.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -18,7 +19,7 @@ from cloudai.crash import CRASH_POINTS
 from tests.fleet_lab.worker import Worker
 
 from .faults import fault
-from .lab import Lab, Laptop, until
+from .lab import JOB, Lab, Laptop, until
 from .on_connections import STILL, all_complete, put_bashrc, some
 from .on_engines import run_on
 
@@ -93,6 +94,8 @@ def visit(lab: Lab, laptop: Laptop, name: str) -> None:
             assert not copy.exists(), "half a copy under its whole name"
             laptop.ask("backup", "backup", str(copy))
             assert copy.exists()
+        case "cron":
+            visit_schedule(lab, laptop, worker.name, job, name)
         case "cancel" | "stop":
             task = laptop.submit(job, worker=worker, held=True, **wish)
             laptop.until_running(task)
@@ -128,6 +131,36 @@ def build(worker: Worker, name: str, size: int) -> str:
     run_on(worker, "commit", made, name)
     run_on(worker, "rm", made)
     return name
+def visit_schedule(lab: Lab, laptop: Laptop, worker: str, job: str, name: str) -> None:
+    """A schedule that is due as the doomed controller comes; the next one sees to it."""
+    laptop.run("controller", "start")
+    body = {
+        "docker_image": "alpine",
+        "command": JOB.format(name=job, lines=2, pause=0.1, wait=""),
+        "req_cpu": 0.2,
+        "req_memory": "16m",
+        "name": job,
+        "target": worker,
+        "mounts": [f"type=bind,src={lab.witnessed},dst=/w"],
+    }
+    batch = laptop.folder / "batch.json"
+    batch.write_text(json.dumps({"tasks": [body]}))
+    laptop.run("cron", "add", "0 0 1 1 *", str(batch), "--name", job, "--missed", "once")
+    laptop.run("controller", "stop")
+    with closing(sqlite3.connect(laptop.folder / "cloudai.db")) as database:
+        database.execute("UPDATE schedule SET due_at = ?", (int(time.time() * 1e6),))
+        database.commit()
+    laptop.run("controller", "start", code=None, CLOUDAI_CRASH_AT=name)
+    until(lambda: not doomed(name), f"the controller dies at {name}")
+    laptop.run("controller", "start")
+    until(
+        lambda: laptop.get(f"/schedules/{job}")["last_outcome"] == "submitted",
+        f"{job} is submitted",
+    )
+    [task] = laptop.tasks() or []
+    laptop.names[job] = task["task_id"]
+    lab.jobs[task["task_id"]] = job
+    lab.expected[task["task_id"]] = (job, 2)
 
 
 def insist(laptop: Laptop, *words: str, **more: str) -> str:
