@@ -36,9 +36,10 @@ def ended(home: Home, batch: str) -> dict[str, int]:
 def test_a_batch_runs_as_its_needs_say_and_adds_up(home: Home) -> None:
     file = home.folder / "nightly.yaml"
     file.write_text(PIPELINE)
-    once = ("--once-key", "nightly-{{ date }}", "--quiet")
-    batch = home.run("batch", str(file), *once).text.strip()
-    assert home.run("batch", str(file), *once).text == ""
+    once = ("--once-key", "nightly-{{ date }}")
+    batch = home.json("batch", str(file), *once)["batch_id"]
+    quiet = home.run("batch", str(file), *once, "--quiet")
+    assert (quiet.text, quiet.error) == ("", "")
     assert ended(home, batch) == {"completed": 8, "failed": 1, "cancelled": 1}
     tasks = {task["task_id"]: task for task in home.ask(f"/tasks/?batch={batch}")["tasks"]}
     assert len(tasks) == 10
