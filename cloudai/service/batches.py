@@ -96,9 +96,9 @@ class Batches:
         """A whole batch, queued in one transaction, and whether it is new: its tasks, or none
         where the once key made it before. ``check`` raises for what cannot be meant of workers;
         ``moment``: which its files mean by date and time, with a zone, if not the present one.
-        Raises ``FileInvalid`` with every mistake in its
-        files, ``InvalidInput`` for the rest of the body, ``Conflict`` where it must not overlap
-        with an earlier one; nothing is stored then."""
+        Raises ``FileInvalid`` with every mistake in its files, ``InvalidInput`` for the rest of
+        the body, ``Conflict`` where it must not overlap with an earlier one; nothing is stored
+        then."""
         request = known_fields(body, FIELDS)
         user = request.read("user_id", check_user, otherwise=default_user)
         at = now().astimezone()
@@ -144,9 +144,7 @@ class Batches:
         tasks = [replace(task, spec=spec) for task, spec in zip(plan.tasks, specs, strict=True)]
         if dry_run:
             return batch, tasks, True
-        return await self._keep(batch, tasks, plan.values)
-            return batch, plan.tasks, True
-        return await self._keep(batch, plan.tasks, plan.values, alone=alone)
+        return await self._keep(batch, tasks, plan.values, alone=alone)
 
     async def _keep(
         self,

@@ -131,6 +131,8 @@ def build(worker: Worker, name: str, size: int) -> str:
     run_on(worker, "commit", made, name)
     run_on(worker, "rm", made)
     return name
+
+
 def visit_schedule(lab: Lab, laptop: Laptop, worker: str, job: str, name: str) -> None:
     """A schedule that is due as the doomed controller comes; the next one sees to it."""
     laptop.run("controller", "start")
