@@ -9,6 +9,7 @@ that would break, so templates may not do it; a test reads them all (facts, 33).
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 PACKAGED = Path(__file__).parent / "templates" / "worker"
 IN_CHECKOUT = Path(__file__).parent.parent / "templates" / "worker"
 
-Value = str | int | list[str] | tuple[str, ...]
+Value = str | int | list[str] | tuple[str, ...] | Sequence[tuple[str | int | list[str], ...]]
+"""What a template may be given: words, and rows of words to go through."""
 
 
 def _word(value: object) -> str:

@@ -30,6 +30,7 @@ from . import (
     registries,
     scheduler,
     schedules,
+    secrets,
     tasks,
     templates,
     workers,
@@ -68,6 +69,7 @@ def make_app(desk: Desk, doors: Doors) -> FastAPI:
     app.include_router(workers.router)
     app.include_router(orphans.router)
     app.include_router(scheduler.router)
+    app.include_router(secrets.router)
     app.include_router(controller.router)
     app.include_router(page.router)
     app.add_exception_handler(CloudaiError, _ours)

@@ -86,6 +86,7 @@ def task(one: Task, *, reason: str = "", phase: str = "", link: Link | None = No
         "exit_code": one.exit_code,
         "env": list(spec.env),
         "mounts": list(spec.mounts),
+        "secrets": list(spec.secrets),
         "workdir": spec.workdir,
         "run_as": spec.run_as,
         "shm_size": gib(spec.shm_size),

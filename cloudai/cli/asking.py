@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from . import wishes
-from .options import ARGV, complete_types, complete_workers
+from .options import ARGV, complete_secrets, complete_types, complete_workers
 from .session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -97,6 +97,14 @@ _OPTIONS = (
         is_flag=True,
         help="Run this machine's own image of that name: it is sent to the worker.",
     ),
+    click.option(
+        "--secret",
+        "secrets",
+        multiple=True,
+        metavar="NAME[=PATH]",
+        help="A secret as a file in the container.  [default: /run/secrets/NAME]",
+        shell_complete=complete_secrets,
+    ),
     click.option("--workdir", metavar="DIR", help="Where the command starts."),
     click.option("--name", metavar="NAME", help="A name to call the task by."),
     click.option(
@@ -151,6 +159,7 @@ _FLAGS = {
     "user_id": "--user",
     "env": "-e",
     "mounts": "--mount",
+    "secrets": "--secret",
     "run_as": "--run-as",
     "shm_size": "--shm-size",
     "time_limit": "--time-limit",
@@ -222,6 +231,7 @@ def task_body(
         "user_id": asked["user_id"] or login_name(os.environ),
         "env": environment(asked["env"], asked["env_files"], os.environ),
         "mounts": list(asked["mounts"]),
+        "secrets": list(asked["secrets"]),
         "time_limit": number(asked["time_limit"]),
         "grace": number(asked["grace"]),
         "lost_after": number(asked["lost_after"]),

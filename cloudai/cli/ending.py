@@ -53,7 +53,7 @@ def cancel_command(session: Session, tasks: tuple[str, ...]) -> int:
             task_id = task["task_id"]
             say(task_id if session.quiet else f"✅ Task {task_id} {words}")
 
-    return _each(session, tasks, cancel, several="tasks", bare=True)
+    return each(session, tasks, cancel, several="tasks", bare=True)
 
 
 @click.command()
@@ -77,7 +77,7 @@ def mark_lost_command(session: Session, tasks: tuple[str, ...]) -> int:
             say(task_id if session.quiet else f"✅ Task {task_id} marked as lost: {again}")
         return lost
 
-    return _each(session, tasks, mark, several="tasks", bare=True)
+    return each(session, tasks, mark, several="tasks", bare=True)
 
 
 @click.command()
@@ -97,7 +97,7 @@ def rm_command(session: Session, tasks: tuple[str, ...]) -> int:
             say(task if session.quiet else f"✅ Task {task} forgotten")
         return task
 
-    return _each(session, tasks, forget, several="removed")
+    return each(session, tasks, forget, several="removed")
 
 
 @click.command()
@@ -164,30 +164,32 @@ def wait_command(session: Session, tasks: tuple[str, ...]) -> int:
     return code
 
 
-def _each(
+def each(
     session: Session,
-    tasks: Sequence[str],
+    names: Sequence[str],
     act: Callable[[str], Any],
     *,
     several: str,
     bare: bool = False,
+    kind: str = "task",
 ) -> int:
     """Acts on each, also after one failed; the highest exit code of all.
 
-    ``bare``: with ``--json`` the answer for one task alone is its own JSON.
+    ``bare``: with ``--json`` the answer for one alone is its own JSON. ``kind``: what the names
+    are of.
     """
     from cloudai.core.errors import CloudaiError
 
     done, failed, code = [], [], 0
-    for task in tasks:
+    for name in names:
         try:
-            done.append(act(task))
+            done.append(act(name))
         except CloudaiError as error:
-            if len(tasks) == 1 or not session.json:
+            if len(names) == 1 or not session.json:
                 print_error(error, as_json=session.json)
-            failed.append({"task": task, **error.as_json()})
+            failed.append({kind: name, **error.as_json()})
             code = max(code, error.exit_code)
-    if session.json and len(tasks) > 1:
+    if session.json and len(names) > 1:
         print_json({several: done, "errors": failed})
     elif session.json and done:
         print_json(done[0] if bare else {several: done, "errors": []})

@@ -41,6 +41,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "mark-lost": ("ending", "Say that tasks' workers are gone for good."),
         "rm": ("ending", "Forget ended tasks and their logs."),
         "exec": ("execute", "Run a command in a running task's container."),
+        "secret": ("secret", "Set, list and remove secrets, which tasks read as files."),
     },
     "Workers": {
         "workers": ("workers", "List the workers and what is free on them."),

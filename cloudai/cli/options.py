@@ -121,6 +121,12 @@ def complete_types(ctx: click.Context, _param: click.Parameter, incomplete: str)
     return _fitting([one["name"] for one in _ask(ctx, "/templates/")["templates"]], incomplete)
 
 
+@answers_in_time
+def complete_secrets(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of secrets."""
+    return _fitting([one["name"] for one in _ask(ctx, "/secrets/")["secrets"]], incomplete)
+
+
 def _ask(ctx: click.Context, path: str) -> Any:
     session = ctx.find_object(Session) or Session()
     return session.connect(start=False, patience=0.2).get(path)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from cloudai.core.errors import (
+    CloudaiError,
     ContainerGone,
     EngineFailed,
     NotFound,
@@ -20,7 +21,7 @@ from cloudai.core.errors import (
     WorkerUnreachable,
 )
 from cloudai.core.lifecycle import Exited, Refused, Started, StartFailed
-from cloudai.core.model import Assignment, Cause, ContainerSight, State, Task
+from cloudai.core.model import Assignment, Cause, ContainerSight, Phase, State, Task
 from cloudai.core.reconcile import Confirm, Harvest, Record, Remove, Start, Stop
 from cloudai.crash import point
 from cloudai.engines import (
@@ -145,6 +146,11 @@ class Effects:
     # ---------------------------------------------------------------- start
 
     async def _start(self, task: Task, assignment: Assignment, link: Link) -> None:
+        try:
+            secrets = await self.service.secret_files(task.spec)
+        except CloudaiError as error:
+            await self._without_secrets(task, assignment, link, error)
+            return
         order = Order(
             assignment_id=assignment.id,
             task_id=task.id,
@@ -152,6 +158,7 @@ class Effects:
             spec=task.spec,
             env=await self.service.in_thread(self.service.values, task),
             peers=self._peers(task),
+            secrets=secrets,
         )
         try:
             async with link.starts:
@@ -194,6 +201,23 @@ class Effects:
                     StartFailed(at=now(), number=assignment.number, reason=reason, exit_code=code),
                 )
         point("start.recorded")
+
+    async def _without_secrets(
+        self, task: Task, assignment: Assignment, link: Link, error: CloudaiError
+    ) -> None:
+        """A secret of it cannot be had: no worker's fault, and no other worker would help. An
+        earlier start, which had it, may have had its effect all the same."""
+        unheard = self._unheard.get(assignment.id, self._began)
+        if unheard is not None:
+            await asyncio.sleep(unheard + LATE - time.monotonic())
+            container = await link.look(assignment.id)
+            if container is not None and container.phase is not Phase.CREATED:
+                return
+            if container is not None:
+                await link.engine.remove(assignment.id)
+        why = f"{error.message}{f'; {error.hint}' if error.hint else ''}"
+        failed = StartFailed(at=now(), number=assignment.number, reason=why)
+        await self.service.record(task, failed)
 
     async def _record_running(
         self, task: Task, assignment: Assignment, container: ContainerSight

@@ -56,6 +56,12 @@ def check_mount(text: str, *, what: str = "mounts") -> str:
         raise InvalidInput(f"{what}: {shown(text)}: {wrong}", field=what) from None
 
 
+def bind_mount(source: str, target: str, *, what: str = "mounts") -> str:
+    """A file or folder of the worker, to be read only. Raises ``InvalidInput`` naming ``what``
+    for a place in the container that cannot be."""
+    return check_mount(_csv(["type=bind", f"src={source}", f"dst={target}", "readonly"]), what=what)
+
+
 def mount_target(mount: str) -> str:
     """Where in the container a checked mount stands."""
     fields = (field.partition("=") for field in _fields(mount))

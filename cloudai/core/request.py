@@ -37,6 +37,8 @@ from .names import (
     check_worker_id,
 )
 from .needs import check_after
+from .secrets import MOST as MOST_SECRETS
+from .secrets import check_secret, check_targets
 from .units import parse_amount, parse_begin, parse_cpus, parse_duration, parse_gpus
 from .wishes import (
     check_each,
@@ -105,7 +107,7 @@ class Request:
 
 FIELDS = (
     *("docker_image", "argv", "command", "req_cpu", "req_memory", "req_storage", "req_gpu"),
-    *("user_id", "name", "target", "env", "mounts", "workdir", "run_as", "shm_size"),
+    *("user_id", "name", "target", "env", "mounts", "secrets", "workdir", "run_as", "shm_size"),
     *("time_limit", "grace", "idempotency_key", "on_lost", "lost_after"),
     *("priority", "strategy", "nodes", "gpu_model", "gpu_memory", "require", "avoid"),
     *("near", "apart", "preemptible", "retries", "retry_on"),
@@ -175,6 +177,7 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
         target=request.read("target", check_worker_id, otherwise=None),
         env=tuple(env),
         mounts=mounts,
+        secrets=_secrets(request, mounts),
         workdir=request.read("workdir", _workdir, otherwise=None),
         run_as=request.read("run_as", check_run_as, otherwise=None),
         shm_size=request.quantity("shm_size", parse_amount, otherwise=None),
@@ -401,6 +404,20 @@ def _mounts(request: Request) -> tuple[str, ...]:
         targets.add(mount_target(mount))
         mounts.append(mount)
     return tuple(mounts)
+
+
+def _secrets(request: Request, mounts: tuple[str, ...]) -> tuple[str, ...]:
+    items = _items(request, "secrets")
+    if len(items) > MOST_SECRETS:
+        raise InvalidInput(
+            f"secrets: {len(items)} of them; at most {MOST_SECRETS}", field="secrets"
+        )
+    secrets = tuple(
+        check_secret(_text(item, what=f"secrets[{index}]"), what=f"secrets[{index}]")
+        for index, item in enumerate(items)
+    )
+    check_targets(secrets, mounts)
+    return secrets
 
 
 def _workdir(text: str, *, what: str) -> str:

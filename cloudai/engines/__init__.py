@@ -30,6 +30,9 @@ class Order:
     """Values by name: from the vault, never shown, never in argv."""
     peers: tuple[str, ...] = ()
     """Addresses of the members of its placement group, by rank."""
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """What each of the files of ``spec.secrets`` holds, by its place in the container. Given on
+    memory-backed storage of the worker, and gone with the container."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,8 @@ class FakeContainer:
     job: Job
     env: Mapping[str, str] = field(default_factory=dict)
     """What it sees of its environment: its group's variables and the user's."""
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    """What its files of secrets hold."""
     log: list[LogRecord] = field(default_factory=list)
     """What the engine keeps of it."""
     dropped: int = 0
@@ -182,6 +184,7 @@ class FakeWorker:
             ),
             self.jobs.get(spec.image, Job()),
             {**array_env(order.spec), **group_env(order), **order.env},
+            dict(order.secrets),
         )
         self.containers[name] = container
         self._tell(name, "create")

@@ -66,6 +66,7 @@ class Batches:
         # The key makes the array: its first element has it.
         specs[1:] = [replace(one, idempotency_key=None) for one in specs[1:]]
         service.allow(specs[:1])
+        await service.check_secrets(specs[:1])
         tasks = [
             service.new(one, at, task_id=element_id(array, one.array_index), begin=begin)
             for one in specs
@@ -140,11 +141,21 @@ class Batches:
         check([task.spec for task in plan.tasks])
         for one in {task.spec.user_id: task.spec for task in plan.tasks}.values():
             self.service.allow([one])
+        await self._check_secrets(plan.tasks)
         specs = await self.service.tied_to_images([task.spec for task in plan.tasks])
         tasks = [replace(task, spec=spec) for task, spec in zip(plan.tasks, specs, strict=True)]
         if dry_run:
             return batch, tasks, True
         return await self._keep(batch, tasks, plan.values, alone=alone)
+
+    async def _check_secrets(self, tasks: Sequence[Task]) -> None:
+        """Each secret once. A refusal names the first entry that wants it."""
+        for spec in {task.spec.secrets: task.spec for task in reversed(tasks)}.values():
+            try:
+                await self.service.check_secrets([spec])
+            except InvalidInput as error:
+                error.message = f"{spec.entry}: {error.message}"
+                raise
 
     async def _keep(
         self,

@@ -32,10 +32,12 @@ from cloudai.core.model import (
 )
 from cloudai.core.policy import Policy
 from cloudai.core.request import begin_of, read_request
+from cloudai.core.secrets import secret_name, secret_target
 from cloudai.core.units import parse_docker_size, show_gib
 from cloudai.core.usage import Ledger, Used, run_of
 from cloudai.crash import point
 from cloudai.registries import Login, Registries
+from cloudai.secrets import Secrets
 from cloudai.store import Located, Store
 from cloudai.tasktypes import TaskTypes
 from cloudai.vault import Vault
@@ -107,6 +109,7 @@ class Service:
         self.store: Store
         self.vault = Vault(home / "vault")
         self.registries = Registries(home)
+        self.secrets = Secrets(home / "secrets")
         self._ledger: Ledger | None = None
         self._unfinished: Unfinished | None = None
         self.archive = Archive(home / "logs", limit=log_limit)
@@ -116,6 +119,7 @@ class Service:
         self.store = await self.in_thread(Store.open, self.home / "cloudai.db", now=now())
         active, _ = await self.unfinished()
         await self.in_thread(self.vault.sweep, {name for task in active for name in kept_as(task)})
+        await self.in_thread(self.secrets.sweep)
 
     async def close(self) -> None:
         store = getattr(self, "store", None)
@@ -212,6 +216,7 @@ class Service:
         if not direct:
             self.allow([spec])
         [spec] = await self.tied_to_images([spec])
+        await self.check_secrets([spec])
         at = now()
         task = self.new(spec, at, direct=direct, begin=begin_of(body, at))
         if dry_run:
@@ -238,6 +243,20 @@ class Service:
             replace(spec, ship_image=ids[spec.image]) if spec.ship_image == AS_IT_IS_NOW else spec
             for spec in specs
         ]
+
+    async def check_secrets(self, specs: Sequence[TaskSpec]) -> None:
+        """That all their secrets are set, and can be read now. Raises ``InvalidInput``,
+        ``StoreFailed``. Not in the store's thread: a keyring may take its time."""
+        for wanted in dict.fromkeys(spec.secrets for spec in specs if spec.secrets):
+            await asyncio.to_thread(self.secrets.check, wanted)
+
+    async def secret_files(self, spec: TaskSpec) -> dict[str, bytes]:
+        """What each of its secrets holds, by its place in the container. Raises ``NotFound``
+        for one that was removed, ``StoreFailed``."""
+        return {
+            secret_target(one): await asyncio.to_thread(self.secrets.get, secret_name(one))
+            for one in spec.secrets
+        }
 
     def new(
         self,
@@ -317,6 +336,7 @@ class Service:
             expand=self.types.expand,
         )
         self.allow([member.spec for member in members])
+        await self.check_secrets([member.spec for member in members])
         specs = await self.tied_to_images([member.spec for member in members])
         tasks = [self.new(spec, at) for spec in specs]
         if dry_run:

@@ -65,7 +65,7 @@ class StubController:
             def do_GET(self) -> None:
                 stub._serve(self)
 
-            do_POST = do_PATCH = do_DELETE = do_GET
+            do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass

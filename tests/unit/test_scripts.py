@@ -177,6 +177,8 @@ VALUES = {
     "argv": ["-c", "echo '$x'"],
     "env_lines": ["A=1", "B=$(id)"],
     "exported": ["C=a\nb"],
+    "secrets": [(3, ["a\\047"], ",dst=/x,readonly"), (1, ["b"], ',"dst=/a,b",readonly')],
+    "engine": "ABCD:EFGH",
     "held_format": "{{.ID}}",
     "gpu_by": "gpus",
     "cpu_milli": 1,

@@ -19,6 +19,7 @@ from cloudai.core.model import Resources, TaskSpec, WorkerSpec
 from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Running
 from cloudai.engines.docker import command
 from cloudai.engines.docker.admission import LockHeld, Undo, parse_start
+from cloudai.engines.docker.secret_files import secret_files
 from cloudai.scripts import render
 
 from .worker_tools import SHELLS, Tools
@@ -51,7 +52,13 @@ def document(
 
 
 def script(
-    folder: Path, *, gpu_by: str = "gpus", gpu_milli: int = 0, time_limit: int = 0, **wishes: Any
+    folder: Path,
+    *,
+    gpu_by: str = "gpus",
+    gpu_milli: int = 0,
+    time_limit: int = 0,
+    secrets: dict[str, bytes] | None = None,
+    **wishes: Any,
 ) -> str:
     resources = dataclasses.replace(ORDER.spec.resources, gpu_milli=gpu_milli)
     spec = dataclasses.replace(ORDER.spec, resources=resources, **wishes)
@@ -68,6 +75,8 @@ def script(
         argv=command.arguments(spec),
         env_lines=[],
         exported=[],
+        secrets=secret_files(secrets or {}),
+        engine="ENGINE:1",
         held_format=command.HELD,
         time_limit=time_limit,
         grace=3,
@@ -461,3 +470,80 @@ def test_without_a_limit_nobody_watches(tmp_path: Path) -> None:
     stub(tools, found=document())
     started(tools)
     assert watchers() == []
+
+
+# --- files of secrets
+
+
+SECRETS = {"/run/secrets/T": bytes(range(256)) + b"%s\\n$(id)'", "/etc/a, b": b"second\n"}
+SHOWS_MOUNTS = """for word; do
+  case $word in type=bind,src=/dev/shm/*)
+    source=${word#*src=} source=${source%%,*}
+    cat "$source" >>got; ls -ld "$source" "${source%/*}" | cut -c 1-10 >>modes ;;
+  esac
+done"""
+
+
+@pytest.fixture
+def secrets_folder() -> Iterator[Path]:
+    folder = Path(f"/dev/shm/cloudai-{os.getuid()}-{ORDER.assignment_id}")
+    shutil.rmtree(folder, ignore_errors=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def removal() -> str:
+    return render("remove", docker_host="", name=ORDER.assignment_id)
+
+
+def test_secrets_are_written_whole_and_go_with_the_container(
+    tools: Tools, secrets_folder: Path
+) -> None:
+    stub(tools, run=SHOWS_MOUNTS, found=document())
+    answer = started(tools, secrets=SECRETS)
+    assert answer.splitlines()[-1] == "verdict ran"
+    assert (tools.folder / "got").read_bytes() == b"".join(SECRETS.values())
+    assert (
+        sorted((tools.folder / "modes").read_text().split())
+        == ["-r--r--r--"] * 2 + ["drwx------"] * 2
+    )
+    assert sorted(path.name for path in secrets_folder.iterdir()) == ["1", "2", "engine"]
+    # One that runs is left; one that is not there any more takes them along.
+    (tools.folder / "found").write_text(f"running {ORDER.assignment_id}\n")
+    tools.run(removal())
+    assert secrets_folder.exists()
+    (tools.folder / "found").write_text("")
+    tools.put("docker", "echo Error: No such container: task-1-abc.1; exit 1")
+    tools.run(removal())
+    assert not secrets_folder.exists()
+
+
+def test_a_start_that_failed_leaves_no_secret(tools: Tools, secrets_folder: Path) -> None:
+    stub(tools, run=f"{SHOWS_MOUNTS}; exit 125")
+    assert started(tools, secrets=SECRETS).splitlines()[-1] == "verdict image-missing"
+    assert (tools.folder / "got").exists()
+    assert not secrets_folder.exists()
+
+
+def test_an_engine_that_hangs_keeps_them_for_what_may_still_come(
+    tools: Tools, secrets_folder: Path
+) -> None:
+    stub(tools, run="exit 124")
+    assert started(tools, secrets=SECRETS).splitlines()[-1] == "verdict silent"
+    assert {path.name for path in secrets_folder.iterdir()} == {"1", "2", "engine", "starting"}
+
+
+def test_a_shell_without_a_printf_of_its_own_gives_none(tools: Tools, secrets_folder: Path) -> None:
+    stub(tools, found=document())
+    text = "type() { echo printf is /usr/bin/printf; }\n" + script(tools.folder, secrets=SECRETS)
+    answer = tools.run(text)
+    outcome = parse_start(answer, ORDER, worker_id="gpu1")
+    assert isinstance(outcome, CannotStart)
+    assert "has no printf of its own" in outcome.reason
+    assert not (tools.folder / "ran").exists()
+    assert not secrets_folder.exists()
+
+
+def test_an_answer_without_a_reason_is_no_secret_given() -> None:
+    outcome = parse_start("verdict nosecrets\n", ORDER, worker_id="gpu1")
+    assert isinstance(outcome, CannotStart)

@@ -42,6 +42,7 @@ from .doctor import Examination, judge
 from .parts import TOO_LATE, Parts
 from .probe import Learned, learn, parse_probe
 from .pulling import Pull, lines_of, login_settings
+from .secret_files import secret_files
 from .shipping import Cargo, arrived, read_there, refuse_other_platform
 from .watch import Watch, open_watch
 
@@ -150,6 +151,8 @@ class DockerEngine:
             argv=command.arguments(spec),
             env_lines=env.lines,
             exported=[f"{name}={value}" for name, value in env.exported.items()],
+            secrets=secret_files(order.secrets),
+            engine=learned.engine,
             held_format=command.HELD,
             time_limit=math.ceil(spec.time_limit or 0),
             grace=math.ceil(max(0.0, spec.grace)),

@@ -49,6 +49,8 @@ def parse_start(text: str, order: Order, *, worker_id: str) -> Outcome | Undo | 
             return CannotStart(_stranger(parts, order))
         case "failed":
             return _failed(parts, order, worker_id)
+        case "nosecrets":
+            return _no_secrets(rest, worker_id)
         case "silent":
             raise Indeterminate(f"Docker on {worker_id} did not finish starting in time")
         case "unknown":
@@ -165,6 +167,26 @@ def _failed(parts: Parts, order: Order, worker_id: str) -> CannotStart:
     if why.transient:
         raise EngineFailed(f"{worker_id}: {why.reason}", hint=why.hint)
     return CannotStart(why.reason, code if isinstance(code, int) and code else None)
+
+
+def _no_secrets(rest: list[str], worker_id: str) -> CannotStart:
+    """Why there is no place for its files of secrets. Raises ``EngineFailed`` where there may be
+    one later."""
+    why, where = rest[0] if rest else "", " ".join(rest[1:])
+    if why == "full":
+        raise EngineFailed(
+            f"{worker_id} has no room for files of secrets in {where}",
+            hint="that is memory-backed: see what fills it there",
+        )
+    words = {
+        "place": f"{worker_id} has no memory-backed place for files of secrets: neither /dev/shm"
+        " nor its login's XDG_RUNTIME_DIR is a tmpfs that may be written",
+        "taken": f"on {worker_id} somebody else's folder is in the way of its files of secrets:"
+        f" {where}",
+        "printf": f"the shell of {worker_id} (/bin/sh) has no printf of its own, so values would"
+        " be seen in a list of processes: no secrets can be given there",
+    }
+    return CannotStart(words.get(why, f"{worker_id} cannot take files of secrets"))
 
 
 def _no_lock(place: str, worker_id: str) -> str:

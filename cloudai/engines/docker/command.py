@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from cloudai.core.errors import InvalidInput
 from cloudai.core.gpus import plain
 from cloudai.core.model import GIB, MIB, TaskSpec, WorkerSpec
+from cloudai.core.mounts import bind_mount
+from cloudai.core.secrets import secret_name, secret_target
 from cloudai.engines import Order
 from cloudai.engines.groups import is_member
 
@@ -223,6 +225,9 @@ def preview(spec: TaskSpec, *, storage_limit: str = "watch") -> str:
     if spec.shm_size is not None:
         words += ["--shm-size", _bytes(spec.shm_size)]
     words += _asked(spec, tuple(spec.env))
+    for secret in spec.secrets:
+        source = f"/dev/shm/{secret_name(secret)}"  # noqa: S108 (for people, nothing is written)
+        words += ["--mount", bind_mount(source, secret_target(secret))]
     return shlex.join([*words, "--", spec.image, *arguments(spec)])
 
 

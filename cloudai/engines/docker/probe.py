@@ -29,6 +29,8 @@ class Learned:
 
     data_root: str
     endpoint: str
+    engine: str
+    """Its own id."""
     cpus: int
     memory: int
     storage_limit: str
@@ -97,6 +99,7 @@ def learn(text: str, sight: WorkerSight) -> Learned:
     return Learned(
         data_root=str(info.get("DockerRootDir") or "/"),
         endpoint=sight.engine.endpoint,
+        engine=sight.engine.id,
         cpus=sight.cpus,
         memory=sight.memory,
         storage_limit=sight.engine.storage_limit,
