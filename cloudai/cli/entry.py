@@ -67,6 +67,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "init": ("init", "Begin a project: an inventory, a sample task, a batch."),
         "controller": ("controller", "Run, start, stop and see the controller."),
         "backup": ("backup", "Copy the database to a file, while it is in use."),
+        "shell": ("shell", "Type commands at a prompt, without cloudai before each."),
         "completion": ("completion", "Print the completion script of a shell."),
     },
 }

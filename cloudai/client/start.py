@@ -77,7 +77,7 @@ def _spawn(
     process = subprocess.Popen(  # noqa: S603 (our own interpreter, no shell)
         command,
         cwd=home,
-        env=_environment(home),
+        env=environment(home),
         stdin=subprocess.DEVNULL,
         stdout=log_fd,
         stderr=log_fd,
@@ -88,7 +88,7 @@ def _spawn(
     return process
 
 
-def _environment(home: Path) -> dict[str, str]:
+def environment(home: Path) -> dict[str, str]:
     """Ours, with the home made absolute and a checkout that is not installed findable."""
     environ = {**os.environ, "CLOUDAI_HOME": str(home)}
     root = Path(cloudai.__file__).resolve().parent.parent

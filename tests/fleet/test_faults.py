@@ -270,6 +270,7 @@ def traces(worker: Worker, place: Path) -> dict[str, object]:
         "listening": listening(worker),
         "files": {str(path) for path in files},
         "temporary": sorted(os.listdir(place)),
+        "in memory": sorted(os.listdir(place.parent / "dev" / "shm")),
         "containers": worker.docker("ps", "-aq").stdout,
         "volumes": worker.docker("volume", "ls", "-q").stdout,
         "networks": worker.docker("network", "ls", "-q").stdout,
@@ -280,9 +281,10 @@ def test_nothing_of_ours_is_left_on_a_worker(tmp_path):
     """From before it is registered until its tasks ended: but for images, all is as before."""
     with reserved_root(Path("/var/tmp")) as root, Fleet(root, workers=1, gpus=()) as fleet:
         worker = fleet[1]
-        # A /tmp of its own: the machine's is everybody's.
+        # A /tmp and a /dev/shm of its own: the machine's are everybody's.
         inside = ["nsenter", f"--mount=/proc/{worker.keeper.pid}/ns/mnt"]
-        subprocess.run([*inside, "mount", "-t", "tmpfs", "tmp", "/tmp"], check=True)
+        for folder in ("/tmp", "/dev/shm"):
+            subprocess.run([*inside, "mount", "-t", "tmpfs", "tmp", folder], check=True)
         place = Path(f"/proc/{worker.keeper.pid}/root/tmp")
         before = traces(worker, place)
         with a_home(tmp_path / "h", fleet) as home:
@@ -293,7 +295,11 @@ def test_nothing_of_ours_is_left_on_a_worker(tmp_path):
                 *("--fingerprint", worker.fingerprint),
             )
             task, container = waiting_task(home, worker)
-            with_secret = home.task("alpine", "-e", "TOKEN=x y", "-c", 'echo "$TOKEN"')
+            home.run("secret", "set", "KEY", "--in-file", send=b"x\0y")
+            with_secret = home.task(
+                *("alpine", "-e", "TOKEN=x y", "--secret", "KEY"),
+                *("-c", 'echo "$TOKEN"; od -c /run/secrets/KEY'),
+            )
             following = home.start("logs", "-f", task)
             home.run("exec", task, "--", "true")
             home.run("doctor", worker.name)

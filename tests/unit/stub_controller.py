@@ -188,6 +188,7 @@ def make_task(**changes: Any) -> dict[str, Any]:
         "exit_code": None,
         "env": [],
         "mounts": [],
+        "secrets": [],
         "workdir": None,
         "run_as": None,
         "shm_size": None,
