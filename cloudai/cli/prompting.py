@@ -15,6 +15,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import History
+from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.output import ColorDepth
 
 from .entry import cli
@@ -49,6 +50,10 @@ class Prompt:
             termios.tcsetattr(0, termios.TCSADRAIN, self._modes)
         failed = [("ansired", f" [{code}]")] if code else []
         return self._session.prompt(FormattedText([("", NAME), *failed, ("", "> ")]))
+
+    def forget_typed(self) -> None:
+        """Drops what was typed before this prompt listened: it was meant for the command."""
+        clear_typeahead(self._session.input)
 
 
 class PrivateHistory(History):

@@ -89,6 +89,8 @@ def _at_a_prompt(session: Session, always: list[str]) -> int:
                 code = obey(line, always, before=code)
             except EOFError:
                 return 0
+            if asks_for_a_value(line):
+                prompt.forget_typed()
 
 
 def _from_stdin(always: list[str]) -> int:
@@ -163,6 +165,11 @@ def read_line(line: str) -> list[str]:
                 "   In your system's shell: cloudai COMMAND | …"
             )
     return words
+
+
+def asks_for_a_value(line: str) -> bool:
+    """Whether what was typed too early is a secret, and no line."""
+    return {"secret", "set"} <= set(line.split())
 
 
 def run_words(words: list[str], always: list[str]) -> int:

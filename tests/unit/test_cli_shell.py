@@ -181,6 +181,20 @@ def test_a_secret_that_is_typed_is_in_no_history(home: Path, stub: StubControlle
     assert len([one for one in stub.asked if one.path == "/workers/"]) == 4
 
 
+def test_a_secret_that_is_typed_too_early_is_no_line(home: Path, stub: StubController) -> None:
+    stub.on("PUT /secrets/T", {"name": "T", "set_at": None, "kept": "file", "size": 1, "note": ""})
+    with At(home) as screen:
+        screen.prompt()
+        screen.press(b"secret set T\nhunter2\n")
+        screen.until("(is not shown): ")
+        screen.press(b"x\n")
+        screen.prompt()
+        screen.press(b"exit\n")
+        assert screen.end() == 0
+    assert b"No such command" not in screen.text
+    assert (home / HISTORY).read_text() == "secret set T\nexit\n"
+
+
 def test_tab_completes_names_of_tasks(home: Path, stub: StubController) -> None:
     stub.on("GET /tasks/", {"tasks": [make_task(name="train")], "total": 1})
     stub.refuse("GET /tasks/train", TaskNotFound("train"))

@@ -150,6 +150,7 @@ FACTS = {
     "flock": "/usr/bin/flock",
     "lock_place": "/run",
     "lock_readable": "yes",
+    "secrets_place": "/dev/shm",
     "login": "ops",
 }
 
@@ -209,6 +210,8 @@ def test_a_noisy_login_and_no_lock() -> None:
     assert "Welcome!" in findings["login"][2]
     assert not findings["lock"][0]
     assert "util-linux" in findings["lock"][3]
+    assert findings["secrets"][:2] == (False, True)
+    assert "/dev/shm" in findings["secrets"][3]
 
 
 def test_no_docker_is_a_finding() -> None:

@@ -33,7 +33,7 @@ class Examination:
 def judge(seen: Examination) -> tuple[Finding, ...]:
     """Every check, in the order in which one would mend them."""
     findings = [_shell(seen), _noise(seen), _docker(seen)]
-    findings.append(_lock(seen))
+    findings += [_lock(seen), _secrets(seen)]
     if seen.sight is not None:
         engine = seen.sight.engine
         findings += [_version(engine), *_limits(engine), _storage(engine), _gpus(seen.sight)]
@@ -91,6 +91,20 @@ def _lock(seen: Examination) -> Finding:
         ok=False,
         found=f"{place or 'the folder of the Docker socket'} cannot be read to lock it",
         mend=f"`sudo chmod o+rx {place}`" if place else "put `docker` on the PATH of its logins",
+    )
+
+
+def _secrets(seen: Examination) -> Finding:
+    if place := seen.facts.get("secrets_place"):
+        return Finding(
+            check="secrets", ok=True, found=f"files of secrets are in memory, in {place}"
+        )
+    return Finding(
+        check="secrets",
+        ok=False,
+        warning=True,
+        found="no memory-backed place for them: tasks with --secret are refused there",
+        mend="mount a tmpfs on /dev/shm, mode 1777",
     )
 
 
