@@ -141,7 +141,7 @@ def retry_command(
             say(name_of(new) if session.quiet else f"✅ {task} again: {name_of(new)}, {many}")
         return new
 
-    return _each(session, tasks, again, several="tasks", bare=True)
+    return each(session, tasks, again, several="tasks", bare=True)
 
 
 @click.command()

@@ -16,6 +16,7 @@ from cloudai.core.model import State
 from cloudai.core.secrets import LARGEST
 from cloudai.engines.docker import command
 from cloudai.engines.fake import FakeWorker, Fault
+from cloudai.service.batches import Batches
 from tests.unit.cli_case import Cloudai, Screen, process
 from tests.unit.stub_controller import Reply, StubController, make_task
 from tests.unit.test_api_scheduler import ask
@@ -68,6 +69,14 @@ async def test_one_that_is_not_set_is_refused_and_nothing_is_stored(a_bench):
         group = {"tasks": [{"docker_image": "x", "secrets": ["OTHER"]}], "replicas": 2}
         with pytest.raises(InvalidInput, match="OTHER"):
             await bench.service.submit_group(group, default_user="ann")
+        array = {"docker_image": "x", "secrets": ["OTHER"], "array": "0-3"}
+        with pytest.raises(InvalidInput, match="OTHER"):
+            await Batches(bench.service).submit_array(array, default_user="ann")
+        text = "tasks:\n- {id: first, image: x}\n- {id: second, image: x, secrets: [OTHER]}\n"
+        files = [{"name": "/x/nightly.yaml", "text": text, "format": "yaml"}]
+        with pytest.raises(InvalidInput) as caught:
+            await Batches(bench.service).submit({"files": files}, default_user="ann")
+        assert caught.value.message == "second: secrets[0]: no secret 'OTHER' is set"
         assert await bench.service.tasks() == ([], 0)
 
 
