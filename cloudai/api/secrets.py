@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from cloudai.core.errors import InvalidInput
 from cloudai.core.request import known_fields
-from cloudai.secrets import Secret, Secrets
+from cloudai.secrets import Secret
 
 from . import shapes
 from .tasks import desk_of
@@ -33,14 +32,16 @@ def secret_shape(secret: Secret) -> shapes.Json:
 @router.get("/")
 async def listed(request: Request) -> shapes.Json:
     """All of them, by name; no values."""
-    found = await asyncio.to_thread(_secrets(request).all)
+    service = desk_of(request).service
+    found = await service.of_secrets(service.secrets.all)
     return {"secrets": [secret_shape(one) for one in found]}
 
 
 @router.get("/{name}")
 async def show(request: Request, name: str) -> shapes.Json:
     """One; not its value."""
-    return secret_shape(await asyncio.to_thread(_secrets(request).one, name))
+    service = desk_of(request).service
+    return secret_shape(await service.of_secrets(service.secrets.one, name))
 
 
 @router.put("/{name}")
@@ -48,19 +49,16 @@ async def put(request: Request, name: str, given: Given) -> JSONResponse:
     """Sets it, in place of an earlier value. ``note``: why it is kept in a file where a keyring
     was wanted."""
     value, in_file = _read(given)
-    secret, note = await asyncio.to_thread(_secrets(request).put, name, value, in_file=in_file)
+    service = desk_of(request).service
+    secret, note = await service.of_secrets(service.secrets.put, name, value, in_file=in_file)
     return JSONResponse({**secret_shape(secret), "note": note})
 
 
 @router.delete("/{name}", status_code=204)
 async def remove(request: Request, name: str) -> None:
     """Forgets it. Tasks that run keep what they have."""
-    await asyncio.to_thread(_secrets(request).drop, name)
-
-
-def _secrets(request: Request) -> Secrets:
-    """Never in the event loop: a keyring may take its time."""
-    return desk_of(request).service.secrets
+    service = desk_of(request).service
+    await service.of_secrets(service.secrets.drop, name)
 
 
 def _read(given: dict[str, Any]) -> tuple[bytes, bool]:

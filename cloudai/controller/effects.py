@@ -17,6 +17,7 @@ from cloudai.core.errors import (
     ContainerGone,
     EngineFailed,
     NotFound,
+    SecretUnreadable,
     StoreFailed,
     WorkerUnreachable,
 )
@@ -148,7 +149,7 @@ class Effects:
     async def _start(self, task: Task, assignment: Assignment, link: Link) -> None:
         try:
             secrets = await self.service.secret_files(task.spec)
-        except CloudaiError as error:
+        except (NotFound, SecretUnreadable) as error:
             await self._without_secrets(task, assignment, link, error)
             return
         order = Order(

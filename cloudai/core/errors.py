@@ -21,7 +21,8 @@
         ├── StoreBusy
         ├── StoreReadOnly
         ├── StoreFull
-        └── StoreTooNew
+        ├── StoreTooNew
+        └── SecretUnreadable          a secret is set, and its value cannot be had now
 
 An error carries what happened (``message``), what to do now (``hint``, may be empty) and a
 stable ``code`` for programs. Raise the leaf that fits; the API and the CLI translate once.
@@ -198,3 +199,9 @@ class StoreTooNew(StoreFailed):
     """A newer cloudai wrote this database."""
 
     code = "store_too_new"
+
+
+class SecretUnreadable(StoreFailed):
+    """A secret is set, and its value cannot be had now: a locked keyring, a damaged file."""
+
+    code = "secret_unreadable"

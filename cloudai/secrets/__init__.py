@@ -19,13 +19,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from cloudai.core.errors import Conflict, InvalidInput, NotFound, StoreFailed
+from cloudai.core.errors import Conflict, InvalidInput, NotFound, SecretUnreadable
 from cloudai.core.secrets import LARGEST, check_secret_name, secret_name
 from cloudai.core.wording import nearest
 from cloudai.disk import disk_errors, make_private_folder, sync_folder, write_whole
 
 from .keyrings import KeyringUnusable, SystemKeyring
 
+REFUSED = 15.0
+"""Seconds for which a keyring that did not answer is not asked again: it may take long to say
+no, and many tasks may want to know."""
 FRESH = 300.0
 """Seconds for which what the keyring said is remembered: a batch asks it once, not each task."""
 
@@ -48,12 +51,6 @@ class Secret:
     kept: Kept
 
 
-class SecretUnreadable(StoreFailed):
-    """It is set, and its value cannot be had now."""
-
-    code = "secret_unreadable"
-
-
 class Secrets:
     """Every method may raise ``StoreFailed`` where the disk fails. Safe to call from threads;
     one that asks the keyring may take as long as ``SystemKeyring`` waits."""
@@ -64,6 +61,8 @@ class Secrets:
         self._changing = threading.Lock()
         self._fresh: dict[str, tuple[float, bytes]] = {}
         """name -> (monotonic time until which it holds, value), of the keyring's alone."""
+        self._refused = (0.0, "")
+        """Why the keyring did not answer, and until when that holds."""
 
     def put(self, name: str, value: bytes, *, in_file: bool = False) -> tuple[Secret, str]:
         """Sets it, in place of an earlier value: after a crash it is the new one whole, or the
@@ -155,6 +154,7 @@ class Secrets:
 
     def _into_keyring(self, name: str, value: bytes) -> str:
         """Why it is not there; empty when it is."""
+        self._refused = (0.0, "")
         try:
             self._keyring.put(name, value)
         except KeyringUnusable as error:
@@ -170,9 +170,13 @@ class Secrets:
         until, value = self._fresh.get(name, (0.0, b""))
         if time.monotonic() < until:
             return value
+        until, why = self._refused
+        if time.monotonic() < until:
+            raise _unreadable(name, why)
         try:
             found = self._keyring.get(name)
         except KeyringUnusable as error:
+            self._refused = (time.monotonic() + REFUSED, str(error))
             raise _unreadable(name, str(error)) from None
         if found is None:
             raise _unreadable(name, "it was removed from the keyring")

@@ -110,6 +110,7 @@ class Service:
         self.vault = Vault(home / "vault")
         self.registries = Registries(home)
         self.secrets = Secrets(home / "secrets")
+        self._asking = ThreadPoolExecutor(2, thread_name_prefix="secrets")
         self._ledger: Ledger | None = None
         self._unfinished: Unfinished | None = None
         self.archive = Archive(home / "logs", limit=log_limit)
@@ -126,6 +127,7 @@ class Service:
         if store is not None:
             await self.in_thread(store.close)
         self._thread.shutdown()
+        self._asking.shutdown(wait=False, cancel_futures=True)
 
     async def in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs something that touches the disk, after everything asked before it."""
@@ -244,17 +246,22 @@ class Service:
             for spec in specs
         ]
 
+    async def of_secrets(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A call of ``secrets``, in threads of their own: a keyring may take its time."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._asking, lambda: call(*args, **kwargs))
+
     async def check_secrets(self, specs: Sequence[TaskSpec]) -> None:
         """That all their secrets are set, and can be read now. Raises ``InvalidInput``,
-        ``StoreFailed``. Not in the store's thread: a keyring may take its time."""
+        ``StoreFailed``."""
         for wanted in dict.fromkeys(spec.secrets for spec in specs if spec.secrets):
-            await asyncio.to_thread(self.secrets.check, wanted)
+            await self.of_secrets(self.secrets.check, wanted)
 
     async def secret_files(self, spec: TaskSpec) -> dict[str, bytes]:
         """What each of its secrets holds, by its place in the container. Raises ``NotFound``
         for one that was removed, ``StoreFailed``."""
         return {
-            secret_target(one): await asyncio.to_thread(self.secrets.get, secret_name(one))
+            secret_target(one): await self.of_secrets(self.secrets.get, secret_name(one))
             for one in spec.secrets
         }
 

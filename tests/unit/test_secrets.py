@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudai.core.errors import Conflict, InvalidInput, NotFound, StoreFull
+from cloudai.core.errors import Conflict, InvalidInput, NotFound, SecretUnreadable, StoreFull
 from cloudai.core.request import read_request
 from cloudai.core.secrets import LARGEST, MOST, check_secret
 from cloudai.engines.docker.secret_files import secret_files
-from cloudai.secrets import Kept, Secrets, SecretUnreadable, ask_keyring, keyrings
+from cloudai.secrets import Kept, Secrets, ask_keyring, keyrings
 from cloudai.secrets.keyrings import KeyringUnusable, SystemKeyring, with_session_bus
 
 VALUE = b"s3cr3t\0\xff\n"
@@ -292,6 +292,10 @@ def test_a_locked_keyring_is_said_and_what_was_read_holds_a_while(
         caught.value.message
     )
     assert "--in-file" in caught.value.hint
+    asked = len(in_keyring._keyring.asked)  # type: ignore[attr-defined]
+    with pytest.raises(SecretUnreadable, match="Failed to unlock"):
+        in_keyring.get("U")
+    assert len(in_keyring._keyring.asked) == asked, "a no is remembered for a moment"  # type: ignore[attr-defined]
     with pytest.raises(SecretUnreadable):
         in_keyring.drop("U")
     assert len(in_keyring.all()) == 2, "it is told as long as it is there"
