@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from cloudai.core.errors import InvalidInput, NotFound, StoreFailed
 from cloudai.core.image import check_registry, registry_of
-from cloudai.disk import disk_errors, make_private_folder, sync_folder, write_whole
+from cloudai.disk import disk_errors, write_whole
 
 LONGEST = 64 * 1024
 """Bytes of a password: some are tokens, or the whole key of a service account."""
@@ -50,37 +50,12 @@ class Passwords(Protocol):
     def drop(self, name: str) -> None: ...
 
 
-class PasswordFiles:
-    """Each in a file that only its owner can read."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def put(self, name: str, value: bytes) -> None:
-        with disk_errors(self._folder):
-            make_private_folder(self._folder)
-            write_whole(self._folder / name, value)
-
-    def get(self, name: str) -> bytes:
-        path = self._folder / name
-        with disk_errors(path):
-            try:
-                return path.read_bytes()
-            except FileNotFoundError:
-                raise NotFound(f"there is no {path}") from None
-
-    def drop(self, name: str) -> None:
-        with disk_errors(self._folder):
-            (self._folder / name).unlink(missing_ok=True)
-            sync_folder(self._folder)
-
-
 class Registries:
     """Every method may raise ``StoreFailed``. They block: a keyring may take its time."""
 
-    def __init__(self, home: Path, passwords: Passwords | None = None) -> None:
+    def __init__(self, home: Path, passwords: Passwords) -> None:
         self._path = home / "registries.json"
-        self._passwords = passwords or PasswordFiles(home / "registries")
+        self._passwords = passwords
         self._changing = threading.Lock()
 
     def put(self, registry: str, username: str, password: str) -> Known:

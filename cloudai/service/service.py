@@ -108,7 +108,7 @@ class Service:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self.store: Store
         self.vault = Vault(home / "vault")
-        self.registries = Registries(home)
+        self.registries = Registries(home, Secrets(home / "registries"))
         self.secrets = Secrets(home / "secrets")
         self._asking = ThreadPoolExecutor(2, thread_name_prefix="secrets")
         self._ledger: Ledger | None = None
@@ -232,8 +232,8 @@ class Service:
 
     async def registry_login(self, image: str) -> Login | None:
         """What the image's registry is to be told, where a log-in is kept. Raises
-        ``StoreFailed``. Not in the store's thread: a keyring may take its time."""
-        return await asyncio.to_thread(self.registries.login_for, image)
+        ``StoreFailed``."""
+        return await self.of_secrets(self.registries.login_for, image)
 
     async def tied_to_images(self, specs: Sequence[TaskSpec]) -> list[TaskSpec]:
         """The same, where those that are to run an image of this machine say which by its id, as

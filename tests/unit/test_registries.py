@@ -17,10 +17,15 @@ from cloudai.engines import RegistryLogin
 from cloudai.engines.docker.pulling import login_settings
 from cloudai.engines.fake import FakeWorker
 from cloudai.registries import Login, Registries
+from cloudai.secrets import Secrets
 from tests.unit.cli_case import Screen
 from tests.unit.test_controller import a_bench  # noqa: F401
 
 SECRET = "s3cret 'n$(ice)"
+
+
+def kept_at(home: Path) -> Registries:
+    return Registries(home, Secrets(home / "registries"))
 
 
 @pytest.mark.parametrize(
@@ -46,12 +51,12 @@ def test_what_is_no_registry_is_refused(text: str) -> None:
 
 
 def test_a_log_in_is_kept_for_its_registry_alone(tmp_path: Path) -> None:
-    registries = Registries(tmp_path)
+    registries = kept_at(tmp_path)
     assert registries.login_for("alpine") is None
     registries.put("reg.example.com", "ann", "first")
     registries.put("reg.example.com", "bob", SECRET)
     registries.put("docker.io", "carl", "other")
-    again = Registries(tmp_path)
+    again = kept_at(tmp_path)
     assert [(one.registry, one.username) for one in again.all()] == [
         ("docker.io", "carl"),
         ("reg.example.com", "bob"),
@@ -70,7 +75,7 @@ def test_a_log_in_is_kept_for_its_registry_alone(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_kept_is_refused_without_being_quoted(tmp_path: Path) -> None:
-    registries = Registries(tmp_path)
+    registries = kept_at(tmp_path)
     for username, password in (("", "x"), ("a:b", "x"), ("ann", ""), ("ann", "two\nlines")):
         with pytest.raises(InvalidInput) as refused:
             registries.put("reg.example.com", username, password)
@@ -79,7 +84,7 @@ def test_what_cannot_be_kept_is_refused_without_being_quoted(tmp_path: Path) -> 
 
 
 def test_a_password_that_is_gone_is_said_and_not_left_out(tmp_path: Path) -> None:
-    registries = Registries(tmp_path)
+    registries = kept_at(tmp_path)
     registries.put("reg.example.com", "ann", SECRET)
     for file in (tmp_path / "registries").iterdir():
         file.unlink()
