@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import click
 
-from . import wishes
+from . import timing, wishes
 from .options import ARGV, complete_secrets, complete_types, complete_workers
 from .session import Session
 
@@ -121,6 +121,7 @@ _OPTIONS = (
         metavar="SECONDS",
         help="Between the polite stop and the forced one.  [default: 10]",
     ),
+    *timing.ENDING_OPTIONS,
     click.option(
         "--on-lost",
         type=click.Choice(["wait", "requeue", "fail"]),
@@ -152,6 +153,7 @@ _FLAGS = {
     "target": "WORKER",
     "argv": "the command after --",
     "command": "-c",
+    "script": "--script",
     "req_cpu": "-cpu_cores",
     "req_memory": "-mem",
     "req_storage": "-storage",
@@ -169,19 +171,29 @@ _FLAGS = {
     "name": "--name",
     "grace": "--grace",
     **wishes.FLAGS,
+    **timing.FLAGS,
 }
 """What a person typed for each field of the request."""
 
 
 @contextmanager
-def as_typed(session: Session, flags: Mapping[str, str] | None = None) -> Iterator[None]:
+def as_typed(
+    session: Session,
+    flags: Mapping[str, str] | None = None,
+    *,
+    places: Mapping[str, str] | None = None,
+) -> Iterator[None]:
     """A refusal names the flag that was typed, where the API names the field it sent.
-    ``flags``: of another command than ``task``."""
-    known = _FLAGS if flags is None else flags
-    from cloudai.core.errors import InvalidInput
+    ``flags``: of another command than ``task``; ``places``: where a file says it instead."""
+    known = {**(_FLAGS if flags is None else flags), **(places or {})}
+    from cloudai.core.errors import InvalidInput, TaskNotFound
 
     try:
         yield
+    except TaskNotFound as error:
+        if (place := (places or {}).get("after")) and not session.json:
+            error.message = f"{place}: {error.message}"
+        raise
     except InvalidInput as error:
         field = re.match(r"(?:tasks\[0\]\.)?(\w+)(?:\[\d+\])?: ", error.message)
         if not session.json:
@@ -239,7 +251,7 @@ def task_body(
     }
     for field in ("workdir", "name", "run_as", "shm_size", "idempotency_key", "on_lost"):
         body[field] = asked[field]
-    body |= wishes.wishes_of(asked)
+    body |= wishes.wishes_of(asked) | timing.endings_of(asked)
     # What was not said is the server's to fill in.
     return {name: value for name, value in body.items() if value not in (None, {}, [])}
 

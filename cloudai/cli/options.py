@@ -62,10 +62,10 @@ class DashedCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours, ctx.meta[ARGV] = split(args)
-        self._refuse_near_misses(ctx, ours)
+        self.refuse_near_misses(ctx, ours)
         return super().parse_args(ctx, ours)
 
-    def _refuse_near_misses(self, ctx: click.Context, ours: list[str]) -> None:
+    def refuse_near_misses(self, ctx: click.Context, ours: list[str]) -> None:
         """click would read -cpus as -c "pus" and run that, and name -gpu by its -g."""
         from difflib import get_close_matches
 

@@ -48,7 +48,7 @@ def _fields(task: Task) -> list[tuple[str, object]]:
         ("User", task["user_id"]),
         ("Type", task.get("task_type")),
         ("Image", task["docker_image"]),
-        ("Command", task["command"] or "(the image's own)"),
+        ("Command", _command(task)),
         ("Asked", _asked(task)),
         ("Only on", task["target"]),
         ("GPUs", ", ".join(task["gpus"])),
@@ -63,11 +63,34 @@ def _fields(task: Task) -> list[tuple[str, object]]:
         ("Runs as", task["run_as"]),
         ("Shared memory", f"{amount(task['shm_size'], 3)} GB" if task["shm_size"] else None),
         ("Time limit", long_span(task["time_limit"]) if task["time_limit"] else None),
+        ("Signal", _signal(task)),
+        (
+            "First output",
+            f"within {long_span(task['first_output'])}" if task.get("first_output") else None,
+        ),
+        (
+            "Idle output",
+            f"at most {long_span(task['idle_output'])}" if task.get("idle_output") else None,
+        ),
         ("If lost", _if_lost(task)),
         *_wishes(task),
         ("Key", task["idempotency_key"]),
         ("Runs by", task.get("docker_run")),
     ]
+
+
+def _command(task: Task) -> str:
+    from cloudai.core.script import as_script
+
+    script = as_script(task["command"])
+    return script.summary if script else task["command"] or "(the image's own)"
+
+
+def _signal(task: Task) -> str | None:
+    if not task.get("signal"):
+        return None
+    name, _, before = task["signal"].partition("@")
+    return f"{name}, {long_span(float(before))} before its time limit and at each stop"
 
 
 def _status(task: Task) -> str:
@@ -164,7 +187,7 @@ def print_array(array: dict[str, Any]) -> None:
             ("Elements", f"{array['array_size']}{limit}"),
             ("User", array["user_id"]),
             ("Image", array["docker_image"]),
-            ("Command", array["command"] or "(the image's own)"),
+            ("Command", _command(array)),
             ("Batch", array["batch"]),
             ("Created", clock(array["created_at"])),
             ("Started", clock(array["started_at"]) if array["started_at"] else None),

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from .asking import as_typed, task_body, task_options
 from .options import DashedCommand, common
 from .output import StatusLine, on_terminal, print_error, say, tell
+from .scripted import read_script
 from .session import Session
+from .timing import start_options, starts_of
 from .wishes import group_body, queue_options
 from .wording import exit_code_of, result, seconds_since, standing
 
@@ -28,11 +31,19 @@ only have been cut off for a moment."""
 
 @click.command(cls=DashedCommand)
 @task_options("[WORKER] IMAGE")
+@click.option(
+    "--script",
+    metavar="FILE",
+    help="Run this script (- is stdin); its #CLOUDAI and #SBATCH lines are flags. Its arguments"
+    " come after --.",
+)
+@click.option("--image", metavar="IMAGE", help="IMAGE, where it is a script that names it.")
+@start_options
 @queue_options
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and queue nothing.")
 @common
 @click.pass_context
-def task_command(ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, **asked: Any) -> int:
+def task_command(ctx: click.Context, /, words: tuple[str, ...], **asked: Any) -> int:
     """Queue a task; the controller places it, on WORKER only where one is named.
 
     The command comes after --, or as shell text with -c; without either the image's own runs.
@@ -42,13 +53,30 @@ def task_command(ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, *
       cloudai task alpine -- echo hello
       cloudai task --type llm -p prompt="Why is the sky blue?" -p max_tokens=128
       cloudai task worker-1 python:3.12 -cpu_cores 2.0 -mem 4.0 -c "python train.py"
+      cloudai task --script train.sh python:3.12 -- --epochs 5
     """
     session: Session = ctx.obj
-    target, image = _worker_and_image(ctx, words, asked["task_type"])
+    script = read_script(ctx, asked)
+    if script is not None and not session.quiet:
+        for notice in script.notices:
+            tell(f"⚠ {notice}")
+    if asked["image"] is not None and words:
+        if ctx.get_parameter_source("image") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--image and a word both name the image.", ctx=ctx)
+        asked["image"] = None
+    target, image = _worker_and_image(
+        ctx, words or tuple(filter(None, [asked["image"]])), asked["task_type"]
+    )
     _check(ctx, session, asked)
+    dry_run = asked["dry_run"] or asked["test_only"]
+    places = script.places if script else None
     body = task_body(ctx, image=image, target=target, asked=asked)
+    with as_typed(session, places=places):
+        body |= starts_of(ctx, asked)
+    if script is not None:
+        body["script"] = script.text
     group = group_body(ctx, body, asked)
-    with as_typed(session), _meant_as_image(target, image, body):
+    with as_typed(session, places=places), _meant_as_image(target, image, body):
         answer = session.client.request(
             "POST",
             "/groups/" if group else "/tasks/",
@@ -59,8 +87,11 @@ def task_command(ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, *
         return _go_on_with_group(session, answer, wait=asked["wait"], dry_run=dry_run)
     task: Task = answer.data
     if dry_run:
-        session.show(task, lambda task: _preview(task, f"{dry_run_of(task)} (--dry-run)"))
+        of = f"; an array of {task['array_size']}" if task.get("array") else ""
+        session.show(task, lambda task: _preview(task, f"{dry_run_of(task)} (--dry-run){of}"))
         return 0
+    if asked["array"] is not None:
+        return _go_on_with_array(session, task, known=answer.status == 200, wait=asked["wait"])
     done = f"queued for {task['target']}" if task["target"] else "queued"
     words_for_it = f"✅ Task {task['task_id']} {KNOWN if answer.status == 200 else done}"
     return _go_on(session, task, asked, words=lambda: _preview(task, words_for_it))
@@ -106,6 +137,24 @@ def _go_on_with_group(session: Session, answer: Answer, *, wait: bool, dry_run: 
     return go_on_with(session, answer.data, known=answer.status == 200, wait=wait)
 
 
+def _go_on_with_array(session: Session, array: Task, *, known: bool, wait: bool) -> int:
+    from .awaiting import Awaited, wait_for_all
+    from .wording import counted_tasks
+
+    ref = array["task_id"]
+    done_with = KNOWN if known else f"queued: {counted_tasks(array['array_size'])}"
+    words = f"✅ Array {ref} {done_with}"
+    if not (wait and session.json):
+        session.show(array, lambda _: say(words), quiet=[ref])
+    if not wait:
+        return 0
+    sys.stdout.flush()
+    done, code = wait_for_all(session, [Awaited("array", ref)])
+    if session.json:
+        session.show({**array, "tasks": done}, lambda _: None)
+    return code
+
+
 def _worker_and_image(
     ctx: click.Context, words: tuple[str, ...], task_type: str | None
 ) -> tuple[str | None, str | None]:
@@ -141,8 +190,11 @@ def _check(ctx: click.Context, session: Session, asked: dict[str, Any]) -> None:
         raise click.UsageError(
             "--follow prints the task's log; with --json use --wait, and `cloudai logs`.", ctx=ctx
         )
-    if asked["follow"] and asked.get("replicas") is not None:
-        raise click.UsageError("--follow prints one log; with --replicas use --wait.", ctx=ctx)
+    for several in ("replicas", "array"):
+        if asked["follow"] and asked.get(several) is not None:
+            raise click.UsageError(
+                f"--follow prints one log; with --{several} use --wait.", ctx=ctx
+            )
 
 
 def _started(session: Session, worker: str, body: dict[str, Any]) -> tuple[Task, bool]:

@@ -79,7 +79,7 @@ QUEUE_OPTIONS = (
     click.option(
         "--retry-on",
         metavar="CAUSE,...",
-        help="Only after these: exit, oom, lost, start, pull, or exit codes.  [default: any]",
+        help="Only after these: exit, oom, lost, start, pull, hung, or exit codes.  [default: any]",
     ),
     click.option(
         "--replicas",

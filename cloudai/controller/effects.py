@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
+from cloudai.core.endings import as_noted, keeps_note
 from cloudai.core.errors import (
     CloudaiError,
     ContainerGone,
@@ -21,7 +22,7 @@ from cloudai.core.errors import (
     StoreFailed,
     WorkerUnreachable,
 )
-from cloudai.core.lifecycle import Exited, Refused, Started, StartFailed
+from cloudai.core.lifecycle import Exited, Gone, Refused, Started, StartFailed
 from cloudai.core.model import Assignment, Cause, ContainerSight, Phase, State, Task
 from cloudai.core.reconcile import Confirm, Harvest, Record, Remove, Start, Stop
 from cloudai.crash import point
@@ -99,10 +100,11 @@ class Effects:
                 case Confirm():
                     await link.look(task.assignment.id)
                 case Record(event=event, remove=remove):
-                    if remove:
-                        await self._remove(task.assignment, link)
+                    if remove or (isinstance(event, Gone) and keeps_note(task.spec)):
+                        await self._remove(task, task.assignment, link)
                     if isinstance(event, Exited):
                         event = replace(event, by_itself=task.assignment.id in self._untold)
+                        event = await self._as_noted(event, task, link)
                         point("exit.seen")
                     await self.service.record(task, event)
                     if isinstance(event, Exited):
@@ -111,13 +113,13 @@ class Effects:
                     log.info("%s: stopping on %s", task.id, link.id)
                     self._untold.discard(task.assignment.id)
                     point("stop.before")
-                    await link.engine.stop(task.assignment.id, grace=task.spec.grace)
+                    await self._stop(task, task.assignment, link)
                     point("stop.sent")
                     await link.look(task.assignment.id)
                 case Harvest():
                     await self._harvest(task, task.assignment, link)
                 case Remove():
-                    await self._remove(task.assignment, link)
+                    await self._remove(task, task.assignment, link)
         except WorkerUnreachable as error:
             log.info("%s: %s on %s: %s", task.id, type(action).__name__, link.id, error)
             link.lost(error)
@@ -302,14 +304,30 @@ class Effects:
 
     # ---------------------------------------------------------------- the end
 
+    async def _stop(self, task: Task, assignment: Assignment, link: Link) -> None:
+        """One that was given up, or is over, is given no time for a checkpoint: another may run
+        that writes the same."""
+        signal = None if task.state.final else task.spec.signal
+        await link.engine.stop(
+            assignment.id, grace=task.spec.grace, signal=signal, before=task.spec.signal_before
+        )
+
+    async def _as_noted(self, event: Exited, task: Task, link: Link) -> Exited:
+        assert task.assignment is not None
+        if not keeps_note(task.spec):
+            return event
+        return as_noted(event, task.spec, await link.engine.ending(task.assignment.id))
+
     async def _harvest(self, task: Task, assignment: Assignment, link: Link) -> None:
         """Whole log home first, then the container goes."""
         try:
             await self.collector.finish(task, link)
             self.phases.pop(task.id, None)
             point("harvest.closed")
-            await self._remove(assignment, link)
+            await self._remove(task, assignment, link)
         except ContainerGone:
+            if keeps_note(task.spec):
+                await self._remove(task, assignment, link)
             await self.service.note(
                 task.id, "log lost", "its container was removed before its whole log was home"
             )
@@ -320,12 +338,12 @@ class Effects:
         await self.service.mark_harvested(task, assignment.number)
         point("harvest.marked")
 
-    async def _remove(self, assignment: Assignment, link: Link) -> None:
+    async def _remove(self, task: Task, assignment: Assignment, link: Link) -> None:
         """Not while a start of it, of this controller or of one that died, may still be on its
         way: the container's name is what keeps that from being a second one."""
         unheard = self._unheard.get(assignment.id, self._began)
         if unheard is not None:
             await asyncio.sleep(unheard + LATE - time.monotonic())
-        await link.engine.remove(assignment.id)
+        await link.engine.remove(assignment.id, noted=keeps_note(task.spec))
         self._unheard.pop(assignment.id, None)
         link.saw(assignment.id, None, time.monotonic())

@@ -82,7 +82,9 @@ class Exited:
     memory: int = 0
     """The limit it had, in bytes, for the words of an out-of-memory end."""
     over: str = ""
-    """Why it was stopped, where its worker did that by itself: its time limit."""
+    """Why it was stopped, where its worker did that by itself: its time limit, its silence."""
+    hung: bool = False
+    """That was its silence: another try may do better."""
     seen_at: datetime | None = None
     """When that was seen, by this machine's clock; ``at`` is by the worker's."""
     by_itself: bool = False
@@ -362,6 +364,10 @@ def _exited(task: Task, event: Exited) -> Task | None:
     code, good = event.exit_code, event.exit_code == 0 and not event.error
     if task.state is State.STOPPING and not (task.requeue and (event.over or event.by_itself)):
         return _stopped(task, event.at, exit_code=code)
+    if event.over and event.hung:
+        return _failed(
+            task, event.at, event.over, Cause.HUNG, exit_code=code, seen_at=event.seen_at
+        )
     if event.over:
         return _end(task, State.FAILED, event.at, event.over, exit_code=code)
     if good:

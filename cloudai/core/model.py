@@ -104,6 +104,8 @@ class Cause(StrEnum):
     """It could not be started there."""
     PULL = "pull"
     """Its image could not be had."""
+    HUNG = "hung"
+    """It wrote nothing for too long (``first_output``, ``idle_output``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,7 +364,8 @@ class TaskSpec:
     argv: tuple[str, ...] = ()
     """Given after ``--``; empty: the image's own command."""
     shell: str | None = None
-    """Given with ``-c``: run as ``/bin/sh -c TEXT``."""
+    """Given with ``-c``: run as ``/bin/sh -c TEXT``. Text that begins with ``#!`` is a script:
+    run by the interpreter it names, with ``argv`` as its arguments (see ``core.script``)."""
     resources: Resources = DEFAULT_RESOURCES
     user_id: str = "admin"
     name: str | None = None

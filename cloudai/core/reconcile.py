@@ -18,7 +18,8 @@ A RUNNING task whose container was started at another time than the assignment r
 restarted by someone: Restarted, alive or exited. A container with another id than the
 assignment's is another container: then its own is absent. One that ended while its engine was
 not there has no exit code worth the name: Exited without one. One that was stopped on the
-worker at its time limit ended by that limit, whatever its code.
+worker at its time limit ended by that limit, whatever its code; where the worker notes why it
+stops a container, that note counts (see ``core.endings``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from .endings import over_limit, stops_after
 from .lifecycle import Event, Exited, Gone, Restarted, Started, StartFailed, StopAsked
 from .model import ContainerSight, Phase, State, Task
 
@@ -261,22 +263,19 @@ def ended_by_limit(task: Task, container: ContainerSight) -> str:
         stopped = ran >= limit - CLOCK_SLEW
     else:
         stopped = limit <= ran <= limit + task.spec.grace + STOP_LATE
-    return _over(limit) if stopped else ""
+    return over_limit(task.spec) if stopped else ""
 
 
 def over_time(task: Task, now: datetime, clock: datetime | None) -> str:
-    """Why the task must stop by its time limit, or nothing.
+    """Why the task must stop by its time limit, or nothing. One that is given time by a signal
+    is told so much before.
 
     Both the worker's ``clock`` since its start and ours since it was placed must say so: clocks
     of two machines differ, and either may be set meanwhile. The worker itself holds the limit
     by the time since its boot.
     """
-    limit = task.spec.time_limit
+    limit = stops_after(task.spec)
     if limit is None or clock is None or task.started_at is None or task.assignment is None:
         return ""
     ran = min(clock - task.started_at, now - task.assignment.placed_at)
-    return _over(limit) if ran.total_seconds() >= limit else ""
-
-
-def _over(limit: float) -> str:
-    return f"time limit of {limit:g} s reached"
+    return over_limit(task.spec) if ran.total_seconds() >= limit else ""

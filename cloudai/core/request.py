@@ -37,8 +37,10 @@ from .names import (
     check_worker_id,
 )
 from .needs import check_after
+from .script import check_script
 from .secrets import MOST as MOST_SECRETS
 from .secrets import check_secret, check_targets
+from .signals import DEFAULT_BEFORE, parse_signal
 from .units import parse_amount, parse_begin, parse_cpus, parse_duration, parse_gpus
 from .wishes import (
     check_each,
@@ -114,6 +116,7 @@ FIELDS = (
     *("task_type", "parameters"),
     *("after", "on_unmet", "begin", "array"),
     "ship_image",
+    *("signal", "first_output", "idle_output", "script"),
 )
 """All that may be sent; only ``docker_image`` must be."""
 OF_THE_QUEUE = (
@@ -167,6 +170,8 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
     _check_size(shell, argv, mounts)
     strategy, nodes = _strategy(request)
     retries, retry_on = _retries(request)
+    time_limit = _time_limit(request)
+    signal, before = _signal(request, time_limit)
     return TaskSpec(
         image=_image(request),
         argv=argv,
@@ -181,7 +186,7 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
         workdir=request.read("workdir", _workdir, otherwise=None),
         run_as=request.read("run_as", check_run_as, otherwise=None),
         shm_size=request.quantity("shm_size", parse_amount, otherwise=None),
-        time_limit=_time_limit(request),
+        time_limit=time_limit,
         grace=_grace(request),
         idempotency_key=request.read("idempotency_key", check_key, otherwise=None),
         on_lost=request.read("on_lost", _on_lost, otherwise=OnLost.WAIT),
@@ -202,6 +207,10 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
         on_unmet=request.read("on_unmet", _on_unmet, otherwise=OnUnmet.CANCEL),
         task_type=request.read("task_type", check_task_type, otherwise=None),
         ship_image=_ship_image(request),
+        signal=signal,
+        signal_before=before,
+        first_output=_span(request, "first_output", "10m"),
+        idle_output=_span(request, "idle_output", "30m"),
     )
 
 
@@ -301,7 +310,15 @@ def _gpus(request: Request) -> int:
 
 
 def _command(request: Request) -> tuple[str | None, tuple[str, ...]]:
-    """Shell text or an argument list; neither is the image's own command."""
+    """Shell text, a script with its arguments, or an argument list; nothing of it is the image's
+    own command."""
+    if request.given("script"):
+        if request.given("command"):
+            raise InvalidInput(
+                "command and script: both given; send shell text (-c) or a script, not both",
+                field="script",
+            )
+        return check_script(request.text("script")), _argv(request)
     if request.given("command") and request.given("argv"):
         raise InvalidInput(
             "command and argv: both given; send shell text (-c) or an argument list (--), not both",
@@ -313,12 +330,16 @@ def _command(request: Request) -> tuple[str | None, tuple[str, ...]]:
                 "command", request.body["command"], "it says nothing to run; leave it out"
             )
         return request.text("command"), ()
-    argv = tuple(
-        _text(item, what=f"argv[{index}]") for index, item in enumerate(_items(request, "argv"))
-    )
+    argv = _argv(request)
     if argv and not argv[0]:
         raise _refuse("argv", argv[0], "its first item names the program to run")
     return None, argv
+
+
+def _argv(request: Request) -> tuple[str, ...]:
+    return tuple(
+        _text(item, what=f"argv[{index}]") for index, item in enumerate(_items(request, "argv"))
+    )
 
 
 def _items(request: Request, field: str) -> list[object]:
@@ -434,12 +455,29 @@ def check_key(text: str, *, what: str) -> str:
 
 
 def _time_limit(request: Request) -> float | None:
-    limit = request.quantity("time_limit", parse_duration, otherwise=None)
-    if limit == 0:
+    return _span(request, "time_limit", "90m")
+
+
+def _span(request: Request, field: str, example: str) -> float | None:
+    """Seconds, more than none."""
+    span = request.quantity(field, parse_duration, otherwise=None)
+    if span == 0:
+        raise _refuse(field, request.body[field], f"give more than nothing, such as {example}")
+    return span
+
+
+def _signal(request: Request, time_limit: float | None) -> tuple[str | None, float]:
+    if not request.given("signal"):
+        return None, DEFAULT_BEFORE
+    signal, before = parse_signal(request.body["signal"])
+    if time_limit is not None and before >= time_limit:
         raise _refuse(
-            "time_limit", request.body["time_limit"], "give more than nothing, such as 90m"
+            "signal",
+            request.body["signal"],
+            f"{before:g} s before a time limit of {time_limit:g} s is before it starts; give"
+            f" fewer, as in {signal}@{max(1, time_limit // 4):g}",
         )
-    return limit
+    return signal, before
 
 
 def _grace(request: Request) -> float:

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cloudai.core.endings import Ending
 from cloudai.core.errors import NotFound
 from cloudai.core.model import ContainerSight, TaskSpec, WorkerSight
 from cloudai.shells import Terminal
@@ -245,11 +246,21 @@ class Engine(Protocol):
         The context is entered once the stream is open, so an ``observe`` after that misses
         nothing. The iterator ends or raises when the stream does."""
 
-    async def stop(self, assignment_id: str, *, grace: float) -> None:
-        """SIGTERM, then SIGKILL after ``grace`` seconds. Returns when it is sent and answered."""
+    async def stop(
+        self, assignment_id: str, *, grace: float, signal: str | None = None, before: float = 0
+    ) -> None:
+        """SIGTERM, then SIGKILL after ``grace`` seconds; with ``signal`` (``USR1``) that one
+        first, and SIGTERM ``before`` seconds later unless it ended. The signal is sent once in a
+        container's life, whoever asks and how often; who asks again waits for the rest of its
+        time. Returns when all is sent and answered."""
 
-    async def remove(self, assignment_id: str) -> None:
-        """Removes an ended or never started container of ours; none there is fine."""
+    async def ending(self, assignment_id: str) -> Ending | None:
+        """Why the worker itself, or somebody before, began to end that container, where it
+        notes such things (``core.endings.keeps_note``)."""
+
+    async def remove(self, assignment_id: str, *, noted: bool = True) -> None:
+        """Removes an ended or never started container of ours; none there is fine. ``noted``:
+        the worker may keep a note of its end, which goes too."""
 
     def logs(
         self,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
+from cloudai.core.endings import Ending
 from cloudai.core.errors import ContainerGone, EngineFailed, Indeterminate, WorkerUnreachable
 from cloudai.core.model import ContainerSight, Phase, WorkerSight
 from cloudai.shells import Terminal
@@ -181,12 +182,20 @@ class FakeEngine:
             self._queues.remove(queue)
             self.worker.unsubscribe(queue)
 
-    async def stop(self, assignment_id: str, *, grace: float) -> None:
-        del grace  # no real time passes: who does not honour the polite stop is killed at once
-        await self._call("stop", assignment_id, lambda: self._stop(assignment_id))
+    async def stop(
+        self, assignment_id: str, *, grace: float, signal: str | None = None, before: float = 0
+    ) -> None:
+        # No real time passes: who does not honour a polite stop is killed at once.
+        del grace, before
+        await self._call("stop", assignment_id, lambda: self._stop(assignment_id, signal))
 
-    async def remove(self, assignment_id: str) -> None:
-        await self._call("remove", assignment_id, lambda: self._remove(assignment_id))
+    async def ending(self, assignment_id: str) -> Ending | None:
+        return await self._call(
+            "ending", assignment_id, lambda: self.worker.notes.get(assignment_id)
+        )
+
+    async def remove(self, assignment_id: str, *, noted: bool = True) -> None:
+        await self._call("remove", assignment_id, lambda: self._remove(assignment_id, noted))
 
     @asynccontextmanager
     async def logs(
@@ -318,16 +327,20 @@ class FakeEngine:
         container = self.worker.containers.get(name)
         return container.sight if container else None
 
-    def _stop(self, name: str) -> None:
+    def _stop(self, name: str, signal: str | None) -> None:
         self.worker.settle()
         if name in self.worker.containers:
+            if signal is not None:
+                self.worker.tell(name, Ending.ASKED, signal)
             self.worker.stop(name)
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str, noted: bool) -> None:
         sight = self._look(name)
         if sight and sight.phase in ALIVE:
             raise EngineFailed(f"container {name} still runs: it is not removed")
         self.worker.vanish(name)
+        if noted:
+            self.worker.notes.pop(name, None)
 
     def _named(self, container_id: str) -> FakeContainer:
         self.worker.settle()

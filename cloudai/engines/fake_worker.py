@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from cloudai.core.capacity import WHOLE, free_of
+from cloudai.core.endings import Ending
 from cloudai.core.errors import ContainerGone
 from cloudai.core.gpus import Wish
 from cloudai.core.model import (
@@ -67,6 +68,8 @@ class Job:
     output: bytes = b""
     """Written when it starts, a record a line."""
     honours_term: bool = True
+    on_signal: int | None = None
+    """The code with which it ends at the signal that gives it time; ``None``: it goes on."""
     start_error: str = ""
     """Not empty: it cannot be started, for this reason."""
     start_code: int = 127
@@ -78,6 +81,11 @@ class FakeContainer:
 
     sight: ContainerSight
     job: Job
+    spec: TaskSpec
+    signals: list[str] = field(default_factory=list)
+    """What it was sent to give it time."""
+    wrote_at: datetime | None = None
+    """When it last wrote something."""
     env: Mapping[str, str] = field(default_factory=dict)
     """What it sees of its environment: its group's variables and the user's."""
     secrets: Mapping[str, bytes] = field(default_factory=dict)
@@ -98,6 +106,15 @@ class FakeContainer:
     """Bytes it wrote to its own layer."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set and replaced whenever the container or its log changes."""
+
+    def silent_until(self, began: datetime) -> tuple[datetime | None, Ending]:
+        """Until when it may be silent, and why it is ended then."""
+        allowed, why = self.spec.idle_output, Ending.IDLE
+        if self.wrote_at is None and self.spec.first_output is not None:
+            allowed, why = self.spec.first_output, Ending.FIRST
+        if allowed is None:
+            return None, why
+        return (self.wrote_at or began) + timedelta(seconds=allowed), why
 
     def change(self) -> None:
         self.changed.set()
@@ -133,6 +150,10 @@ class FakeWorker:
         self.tasks_per_gpu: int | None = None
         """What ops keep for people, as in ``WorkerSpec``."""
         self.containers: dict[str, FakeContainer] = {}
+        self.notes: dict[str, Ending] = {}
+        """assignment -> why its container was begun to be ended, where that is noted."""
+        self.signals: Counter[str] = Counter()
+        """assignment -> how often it was sent its signal. More than once is a bug."""
         self.strangers: set[str] = set()
         """Names of containers that are nobody's of ours."""
         self.outsiders: dict[str, int] = {}
@@ -183,8 +204,9 @@ class FakeWorker:
                 limits={"cpu_milli": asked.cpu_milli, "memory": asked.memory},
             ),
             self.jobs.get(spec.image, Job()),
-            {**array_env(order.spec), **group_env(order), **order.env},
-            dict(order.secrets),
+            spec,
+            env={**array_env(spec), **group_env(order), **order.env},
+            secrets=dict(order.secrets),
         )
         self.containers[name] = container
         self._tell(name, "create")
@@ -213,6 +235,7 @@ class FakeWorker:
         """One record of any bytes: a piece of a long line."""
         container = self.containers[name]
         at = (self.clock() - EPOCH) // timedelta(microseconds=1) * 1000
+        container.wrote_at = self.clock()
         container.log.append(LogRecord(at=at, data=data, stream=stream, cost=len(data)))
         container.change()
 
@@ -263,6 +286,18 @@ class FakeWorker:
         )
         self._tell(name, "die")
 
+    def tell(self, name: str, why: Ending, signal: str | None) -> None:
+        """Notes once why it is ended, and sends its signal with the note."""
+        container = self.containers[name]
+        if name in self.notes or container.sight.phase not in (Phase.RUNNING, Phase.PAUSED):
+            return
+        self.notes[name] = why
+        if signal is not None:
+            self.signals[name] += 1
+            container.signals.append(signal)
+            if container.job.on_signal is not None:
+                self.finish(name, container.job.on_signal)
+
     def stop(self, name: str) -> None:
         """SIGTERM, and SIGKILL for a job that does not honour it."""
         job = self.containers[name].job
@@ -306,14 +341,19 @@ class FakeWorker:
             self._tell(name, "destroy")
 
     def settle(self) -> None:
-        """Ends whatever ran out its own time by now."""
+        """Ends whatever ran out its own time by now, or wrote nothing for too long."""
         now = self.clock()
         for name, container in tuple(self.containers.items()):
             began, seconds = container.sight.started_at, container.job.seconds
-            if container.sight.phase is not Phase.RUNNING or began is None or seconds is None:
+            if container.sight.phase is not Phase.RUNNING or began is None:
                 continue
-            if (end := began + timedelta(seconds=seconds)) <= now:
+            end = began + timedelta(seconds=seconds) if seconds is not None else None
+            hangs, why = container.silent_until(began)
+            if end is not None and end <= now and (hangs is None or end <= hangs):
                 self.finish(name, container.job.exit_code, at=end)
+            elif hangs is not None and hangs < now:
+                self.tell(name, why, container.spec.signal)
+                self.stop(name)
 
     # ------------------------------------------------------------------- what is asked of it
 

@@ -54,6 +54,8 @@ WISHES = st.one_of(
     ),
     st.just({"preemptible": True, "priority": "low"}),
     st.just({"priority": "high"}),
+    st.just({"signal": "USR1@5"}),
+    st.just({"signal": "USR1@5", "preemptible": True, "priority": "low", "on_lost": "requeue"}),
     st.just({"preemptible": True, "priority": "low", "retries": 2, "on_lost": "requeue"}),
 )
 """What a task may ask besides: being tried again, given up, or put aside for another."""
@@ -247,6 +249,9 @@ class Machine(RuleBasedStateMachine):
             self.world.converge()
             found = check(self.world.conclude())
             assert not found, found
+            for worker in self.world.workers.values():
+                assert max(worker.signals.values(), default=0) <= 1, "told once"
+                assert worker.notes == {}, "no note of an end is left"
         finally:
             self.world.close()
 

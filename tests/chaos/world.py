@@ -16,7 +16,6 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest import mock
 
-from cloudai import service as service_module
 from cloudai.controller import desk as desk_module
 from cloudai.controller import effects as effects_module
 from cloudai.controller import link as link_module
@@ -29,6 +28,7 @@ from cloudai.engines.fake import FakeEngine, Fault
 from cloudai.engines.fake_worker import BEGINNING, FakeContainer, FakeWorker
 from cloudai.inventory import InventoryFile
 from cloudai.service import Service
+from cloudai.service import service as service_module
 
 from .checker import task_of
 from .history import Answer, Container, Deed, History, Operation, Room, Sample, Told
@@ -179,7 +179,7 @@ class World:
             for module in (service_module, loop_module, effects_module, desk_module)
         ]
         # Ids of tasks decide who comes first within a second.
-        drawn = SimpleNamespace(choice=Random(seed).choice)
+        drawn = SimpleNamespace(token_bytes=Random(seed).randbytes)
         self._patches.append(mock.patch.object(service_module, "secrets", drawn))
         for patch in self._patches:
             patch.start()

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,10 @@ def script(
     gpu_milli: int = 0,
     time_limit: int = 0,
     secrets: dict[str, bytes] | None = None,
+    first_output: int = 0,
+    idle_output: int = 0,
+    signal: str = "",
+    before: int = 0,
     **wishes: Any,
 ) -> str:
     resources = dataclasses.replace(ORDER.spec.resources, gpu_milli=gpu_milli)
@@ -79,6 +83,10 @@ def script(
         engine="ENGINE:1",
         held_format=command.HELD,
         time_limit=time_limit,
+        first_output=first_output,
+        idle_output=idle_output,
+        signal=signal,
+        before=before,
         grace=3,
         gpu_by=gpu_by,
         cpus=4,
@@ -386,11 +394,13 @@ def until(condition: Callable[[], bool], *, within: float = 15) -> None:
 
 
 @contextmanager
-def a_container(tools: Tools, *, shown: bool) -> Iterator[subprocess.Popen[bytes]]:
+def a_container(
+    tools: Tools, *, shown: bool, program: Sequence[str] = ("sleep", "60")
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is the container's, and a docker that knows it. ``shown``: its /proc entry
     tells whose it is, as on a real worker."""
     container_id = "a" * 64
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with subprocess.Popen(program) as process:
         tools.put(
             "docker",
             f"""cd {tools.folder}
@@ -398,6 +408,13 @@ printf '%s\\n' "$*" >>words
 case "$1 $*" in
   run*) : >ran ;;
   ps*) ;;
+  logs*) if [ -e unwell ]; then echo Cannot connect to the Docker daemon >&2; exit 1; fi
+    echo WARNING: a warning of the docker command >&2; cat log ;;
+  volume*create*) [ -e note ] || printf '%s\\n' "$@" >note ;;
+  volume*inspect*) printf '%s ' "$(sed -n 's/^cloudai.by=//p' note)"
+    sed -n 's/^cloudai.at=//p' note ;;
+  inspect*Paused*) cat paused ;;
+  kill*) kill -s "$3" {process.pid} ;;
   inspect*State.Pid*) echo {container_id} {process.pid} "$(date -u +%Y-%m-%dT%H:%M:%S.5Z)" ;;
   inspect*) cat found ;;
   wait*) while [ -d /proc/{process.pid} ]; do sleep 0.05; done ;;
@@ -405,6 +422,8 @@ case "$1 $*" in
 esac""",
         )
         (tools.folder / "found").write_text(document())
+        (tools.folder / "log").write_text("")
+        (tools.folder / "paused").write_text("false")
         # Whose a process is, is told from its cgroups: a stub tells it of ours.
         answer = "[ -d " + f"/proc/{process.pid} ]" if shown else "false"
         tools.put(
@@ -547,3 +566,136 @@ def test_a_shell_without_a_printf_of_its_own_gives_none(tools: Tools, secrets_fo
 def test_an_answer_without_a_reason_is_no_secret_given() -> None:
     outcome = parse_start("verdict nosecrets\n", ORDER, worker_id="gpu1")
     assert isinstance(outcome, CannotStart)
+
+
+# --- silence, and the signal that gives time
+
+
+def log_line(tools: Tools, number: int) -> None:
+    """The container writes, as its engine stores it."""
+    (tools.folder / "log").write_text(f"2026-01-31T12:00:{number:02}.000000000Z line {number}\n")
+
+
+def asked(tools: Tools, what: str) -> int:
+    return sum(line.startswith(what) for line in words(tools))
+
+
+def note_of(tools: Tools) -> str:
+    """Why it was ended, as noted; empty while it is not."""
+    with suppress(FileNotFoundError):
+        for line in (tools.folder / "note").read_text().splitlines():
+            if line.startswith("cloudai.end="):
+                return line.removeprefix("cloudai.end=")
+    return ""
+
+
+def hurried(tools: Tools, **values: Any) -> None:
+    """A start on a worker whose seconds are tenths."""
+    text = script(tools.folder, **values).replace("/proc/uptime", str(tools.folder / "uptime"))
+    assert text.count("sleep ") > 3
+    tools.put("doze", 'exec /bin/sleep "0.$1"')
+    tools.put("date", "exec /bin/date +%s%N | /usr/bin/cut -c-11")
+    tools.run(text.replace("sleep ", "doze "))
+
+
+def test_a_task_that_never_writes_is_ended(tools: Tools) -> None:
+    with a_container(tools, shown=True) as process:
+        before = time.monotonic()
+        hurried(tools, first_output=3, idle_output=600)
+        assert process.wait(15) != 0
+        assert time.monotonic() - before > 0.3, "never early"
+        until(lambda: not watchers())
+    assert note_of(tools) == "first"
+    assert asked(tools, "kill") == 0, "no signal was asked for"
+
+
+def test_a_task_that_has_written_may_be_silent_and_nobody_watches_it_then(tools: Tools) -> None:
+    with a_container(tools, shown=True) as process:
+        log_line(tools, 1)
+        hurried(tools, first_output=4)
+        until(lambda: not watchers() and asked(tools, "logs") > 0)
+        assert process.poll() is None
+    assert note_of(tools) == ""
+
+
+def test_a_task_that_falls_silent_is_ended_and_not_before(tmp_path: Path) -> None:
+    tools = Tools(tmp_path)
+    with a_container(tools, shown=True) as process:
+        hurried(tools, idle_output=8)
+        for number in range(3):
+            log_line(tools, number)
+            seen = asked(tools, "logs")
+            until(lambda seen=seen: asked(tools, "logs") > seen + 1)
+            assert process.poll() is None, "a line in two looks"
+        last = time.monotonic()
+        assert process.wait(15) != 0
+        assert time.monotonic() - last > 0.6
+        until(lambda: not watchers())
+    assert note_of(tools) == "idle"
+
+
+@pytest.mark.parametrize("how", ["paused", "unwell"])
+def test_a_time_of_which_nobody_knows_is_no_silence(tmp_path: Path, how: str) -> None:
+    """A container that is paused, an engine that does not answer."""
+    tools = Tools(tmp_path)
+    with a_container(tools, shown=True) as process:
+        (tmp_path / how).write_text("true")
+        hurried(tools, idle_output=4)
+        until(lambda: asked(tools, "logs") > 6)
+        assert process.poll() is None
+        (tmp_path / "paused").write_text("false")
+        (tmp_path / "unwell").unlink(missing_ok=True)
+        assert process.wait(15) != 0
+        until(lambda: not watchers())
+
+
+CATCHES = "trap 'echo caught >>{0}/caught' USR1; trap 'exit 0' TERM; while :; do sleep 0.05; done"
+
+
+def test_a_signal_comes_before_the_limit(tmp_path: Path) -> None:
+    tools = Tools(tmp_path)
+    program = ["dash", "-c", CATCHES.format(tools.folder)]
+    with a_container(tools, shown=True, program=program) as process:
+        before = time.monotonic()
+        started(tools, time_limit=2, signal="USR1", before=2)
+        until((tools.folder / "caught").exists)
+        told = time.monotonic()
+        assert told - before > 0.9, "never early"
+        assert process.wait(15) == 0
+        assert time.monotonic() - told > 1, "it was given its time"
+        until(lambda: not watchers())
+    assert note_of(tools) == "limit"
+    assert (tools.folder / "caught").read_text() == "caught\n"
+
+
+def tell(tools: Tools, before: int) -> list[str]:
+    """What tell.sh answers but for the label."""
+    (tools.folder / "found").write_text("running task-1-abc.1\n")
+    text = render("tell", docker_host="", name="task-1-abc.1", signal="USR1", before=before)
+    return [line for line in tools.run(text).splitlines() if not line.startswith("label")]
+
+
+def test_a_signal_is_sent_once_however_often_it_is_asked(tools: Tools) -> None:
+    program = ["dash", "-c", CATCHES.format(tools.folder)]
+    with a_container(tools, shown=True, program=program) as process:
+        (tools.folder / "ran").touch()
+        until(lambda: b"TERM" in Path(f"/proc/{process.pid}/cmdline").read_bytes())
+        assert tell(tools, 600) == ["left 600"]
+        until((tools.folder / "caught").exists)
+        [left] = tell(tools, 600)
+        assert 590 <= int(left.removeprefix("left ")) <= 600
+        note = (tools.folder / "note").read_text()
+        (tools.folder / "note").write_text(note.replace("cloudai.at=", "cloudai.at=0\nx="))
+        assert tell(tools, 600) == ["left 0"]
+        process.kill()
+    assert asked(tools, "kill -s USR1 task-1-abc.1") == 1
+
+
+def test_without_a_note_there_is_no_signal(tmp_path: Path) -> None:
+    tools = Tools(tmp_path)
+    with a_container(tools, shown=True):
+        (tmp_path / "docker").write_text(
+            (tmp_path / "docker").read_text().replace("volume*create*) ", "volume*create*) exit 1;")
+        )
+        assert tell(tools, 600) == []
+    assert asked(tools, "kill") == 0

@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 
+from cloudai.core.endings import Ending
 from cloudai.core.errors import EngineFailed, Indeterminate, InvalidInput, WorkerUnreachable
-from cloudai.core.model import ContainerSight, TaskSpec, WorkerSight, WorkerSpec
+from cloudai.core.model import ContainerSight, Phase, TaskSpec, WorkerSight, WorkerSpec
 from cloudai.engines import (
     CannotStart,
     Finding,
@@ -35,11 +36,11 @@ from cloudai.engines.groups import group_env
 from cloudai.scripts import render
 from cloudai.shells import Reply, Shell, Terminal
 
-from . import command
+from . import command, labels
 from .admission import LockHeld, Undo, parse_start
 from .api_watch import Way
 from .doctor import Examination, judge
-from .parts import TOO_LATE, Parts
+from .parts import TOO_LATE, Parts, whole_number
 from .probe import Learned, learn, parse_probe
 from .pulling import Pull, lines_of, login_settings
 from .secret_files import secret_files
@@ -56,6 +57,8 @@ STALL = 120.0
 LOAD_WITHIN = 3600.0
 """Seconds in which an engine unpacks what it was sent; a hundred GiB take that long."""
 TICK = 5
+LOOK_AGAIN = 1.0
+"""Seconds between looks at a container that was given time."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,200}")
 
 
@@ -155,6 +158,10 @@ class DockerEngine:
             engine=learned.engine,
             held_format=command.HELD,
             time_limit=math.ceil(spec.time_limit or 0),
+            first_output=math.ceil(spec.first_output or 0),
+            idle_output=math.ceil(spec.idle_output or 0),
+            signal=spec.signal or "",
+            before=math.ceil(spec.signal_before) if spec.signal else 0,
             grace=math.ceil(max(0.0, spec.grace)),
             gpu_by=learned.gpu_by,
             cpus=learned.cpus,
@@ -233,8 +240,12 @@ class DockerEngine:
                 f"{self._spec.id} has {image.reference}, and cannot name it so: {parts.said('tag')}"
             )
 
-    async def stop(self, assignment_id: str, *, grace: float) -> None:
+    async def stop(
+        self, assignment_id: str, *, grace: float, signal: str | None = None, before: float = 0
+    ) -> None:
         """See ``Engine.stop``. Raises ``EngineFailed`` for a container that is not ours."""
+        if signal is not None and not await self._tell(assignment_id, signal, before):
+            return
         seconds = math.ceil(max(0.0, grace))
         limit = seconds + 20
         reply = await self._run(
@@ -244,9 +255,40 @@ class DockerEngine:
         if self._ours(parts, assignment_id) in ("running", "restarting", "paused"):
             self._demand(parts, "stop", assignment_id)
 
-    async def remove(self, assignment_id: str) -> None:
+    async def _tell(self, assignment_id: str, signal: str, before: float) -> bool:
+        """Sends the signal, if nobody did, and waits here for the rest of its time: that takes no
+        session of the worker's. Whether the container still lives after it."""
+        seconds = math.ceil(max(0.0, before))
+        reply = await self._run(
+            "tell", 180, name=_name(assignment_id), signal=signal, before=seconds
+        )
+        parts = Parts(reply.text)
+        if self._ours(parts, assignment_id) not in ("running", "restarting", "paused"):
+            return False
+        # Where no note of it could be kept (a full disk), no signal was sent either.
+        told = whole_number("".join(parts.lines("left"))) or 0
+        ends = time.monotonic() + min(told, seconds)
+        while (left := ends - time.monotonic()) > 0:
+            sight = await self.look(assignment_id)
+            if sight is None or sight.phase is Phase.EXITED:
+                return False
+            await asyncio.sleep(min(LOOK_AGAIN, left))
+        return True
+
+    async def ending(self, assignment_id: str) -> Ending | None:
+        """See ``Engine.ending``."""
+        async with self._watching() as watch:
+            noted = await watch.volume_labels(f"{_name(assignment_id)}.end")
+        if noted.get(labels.ASSIGNMENT) != assignment_id:
+            return None
+        try:
+            return Ending(noted.get(labels.END, ""))
+        except ValueError:
+            return None
+
+    async def remove(self, assignment_id: str, *, noted: bool = True) -> None:
         """See ``Engine.remove``. Raises ``EngineFailed`` for one that runs or is not ours."""
-        reply = await self._run("remove", 120, name=_name(assignment_id))
+        reply = await self._run("remove", 120, name=_name(assignment_id), noted=int(noted))
         parts = Parts(reply.text)
         state = self._ours(parts, assignment_id)
         if state in ("created", "exited", "dead"):

@@ -13,7 +13,9 @@ from contextlib import (
     suppress,
 )
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
 from cloudai import scripts
 from cloudai.core.errors import CloudaiError, ContainerGone, EngineFailed, Indeterminate
@@ -86,6 +88,17 @@ class ApiWatch:
                 hint="nobody here will touch it; rename or remove it there",
             )
         return sight
+
+    async def volume_labels(self, name: str) -> Mapping[str, str]:
+        try:
+            answer = await self._http.call(f"/volumes/{quote(name, safe='')}")
+        except EngineFailed as error:
+            if error.details.get("status") == HTTPStatus.NOT_FOUND:
+                return {}
+            raise
+        found = whole_object(answer).get("Labels")
+        named = found if isinstance(found, dict) else {}
+        return {str(key): value for key, value in named.items() if isinstance(value, str)}
 
     @asynccontextmanager
     async def happenings(self) -> AsyncIterator[AsyncIterator[Happening]]:

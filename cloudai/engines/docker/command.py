@@ -18,9 +18,11 @@ from cloudai.core.errors import InvalidInput
 from cloudai.core.gpus import plain
 from cloudai.core.model import GIB, MIB, TaskSpec, WorkerSpec
 from cloudai.core.mounts import bind_mount
+from cloudai.core.script import script_of
 from cloudai.core.secrets import secret_name, secret_target
 from cloudai.engines import Order
 from cloudai.engines.groups import is_member
+from cloudai.scripts import render
 
 from . import labels
 
@@ -165,7 +167,7 @@ def run_options(
         options += ["--label", f"{key}={value}"]
     if not resources.gpu_milli:
         options += ["-e", "NVIDIA_VISIBLE_DEVICES=void"]
-    return options + _asked(spec, env)
+    return options + _asked(spec, env) + _entrypoint(spec)
 
 
 def _asked(spec: TaskSpec, env: tuple[str, ...]) -> list[str]:
@@ -180,15 +182,22 @@ def _asked(spec: TaskSpec, env: tuple[str, ...]) -> list[str]:
         options += ["--workdir", spec.workdir]
     if spec.run_as is not None:
         options += ["--user", spec.run_as]
-    if spec.shell is not None:
-        # Seed 002: shell text is /bin/sh's, whatever entrypoint the image has.
-        options += ["--entrypoint", "/bin/sh"]
     return options
+
+
+def _entrypoint(spec: TaskSpec) -> list[str]:
+    """Seed 002: shell text is /bin/sh's, whatever entrypoint the image has."""
+    return [] if spec.shell is None else ["--entrypoint", "/bin/sh"]
 
 
 def arguments(spec: TaskSpec) -> list[str]:
     """What stands after the image."""
-    return list(spec.argv) if spec.shell is None else ["-c", spec.shell]
+    if spec.shell is None:
+        return list(spec.argv)
+    if (one := script_of(spec)) is None:
+        return ["-c", spec.shell]
+    words = [one.text, one.interpreter, one.option, *one.arguments]
+    return ["-c", render("script"), "cloudai-script", *words]
 
 
 def admission(spec: TaskSpec, worker: WorkerSpec) -> dict[str, str | int | list[str]]:
@@ -214,7 +223,7 @@ def admission(spec: TaskSpec, worker: WorkerSpec) -> dict[str, str | int | list[
 def preview(spec: TaskSpec, *, storage_limit: str = "watch") -> str:
     """The line a person would type for the same: without cloudai's own bookkeeping and the
     defaults it says explicitly, values of variables left out. Docker knows no share of a GPU,
-    so there it is one."""
+    so there it is one; a script is shown as the file it becomes in the container."""
     resources = spec.resources
     words = ["docker", "run", "-d"]
     words += ["--cpus", _thousandths(resources.cpu_milli), "--memory", _bytes(resources.memory)]
@@ -228,7 +237,10 @@ def preview(spec: TaskSpec, *, storage_limit: str = "watch") -> str:
     for secret in spec.secrets:
         source = f"/dev/shm/{secret_name(secret)}"  # noqa: S108 (for people, nothing is written)
         words += ["--mount", bind_mount(source, secret_target(secret))]
-    return shlex.join([*words, "--", spec.image, *arguments(spec)])
+    if one := script_of(spec):
+        read = [*filter(None, (one.option,)), "cloudai-script", *one.arguments]
+        return shlex.join([*words, "--entrypoint", one.interpreter, "--", spec.image, *read])
+    return shlex.join([*words, *_entrypoint(spec), "--", spec.image, *arguments(spec)])
 
 
 def spec_hash(spec: TaskSpec) -> str:

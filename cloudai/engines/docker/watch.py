@@ -47,6 +47,9 @@ class Watch(Protocol):
         Raises ``EngineFailed`` where the name belongs to a container that is not ours.
         """
 
+    async def volume_labels(self, name: str) -> Mapping[str, str]:
+        """The labels of a volume by its name; none where there is none of it."""
+
     def happenings(self) -> AbstractAsyncContextManager[AsyncIterator[Happening]]:
         """Events of our containers. Entered once nothing can be missed any more; the first
         ones may be up to some seconds old. Ends when the engine ends it."""
