@@ -5,6 +5,8 @@ the engine had dropped something, and between which records; a reader gets a lin
 
     \\n[cloudai: gap: the engine no longer has what came between 2026-01-31T12:00:01.123456789Z
     and 2026-01-31T12:00:09.000000000Z]\\n
+
+Where nobody can tell the place, ``length`` says within how many bytes it is.
 """
 
 from __future__ import annotations
@@ -29,12 +31,22 @@ class Gap:
     """Nanoseconds: the last record before it; ``None`` at the log's beginning."""
     before: int | None = None
     """The first after it; ``None`` where none came any more."""
+    length: int = 0
+    """Bytes after it between which records may be missing as well: they came in a way that may
+    leave some out, and the engine dropped its own before both could be compared."""
 
     @property
     def text(self) -> bytes:
         """The line that is shown in its place."""
         after, before = _shown(self.after), _shown(self.before)
-        if after and before:
+        if self.length:
+            when = f" after {after}" if after else ""
+            when = f" between {after} and {before}" if after and before else when
+            what = (
+                f"records may be missing here and in the next {self.length} bytes: the engine"
+                f" dropped what came{when or f' before {before}'} before it could be compared"
+            )
+        elif after and before:
             what = f"the engine no longer has what came between {after} and {before}"
         elif after:
             what = f"the engine no longer has what came after {after}"

@@ -92,6 +92,11 @@ class Segment:
         self.size += len(data)
         self.checksum = zlib.crc32(data, self.checksum)
 
+    def end(self) -> None:
+        """Takes no later record any more: the next of those is one to go on from."""
+        if self.opened_at is not None:
+            self.opened_at = min(self.opened_at, self.at - GRANULARITY)
+
     def close(self) -> None:
         """Begins the next one."""
         self.begin = self.size

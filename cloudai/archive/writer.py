@@ -218,18 +218,16 @@ class LogWriter:
         return self._finished
 
     def boundaries(self) -> Iterator[Boundary]:
-        """Where it can be asked for again, newest first, back to the last gap or cut."""
-        gaps = gaps_of(log_file(self._base, ".gaps"))
-        floor = gaps[-1].offset if gaps else 0
+        """Where it can be asked for again, newest first, back to the last cut."""
         newer: Entry | None = None
         for entry in entries_newest_first(self._base):
             if newer is not None:
-                if newer.begin < floor or entry.end != newer.begin:
+                if entry.end != newer.begin:
                     return
                 if newer.fresh:
                     yield Boundary(entry.at + 1, newer.begin)
             newer = entry
-        if newer is not None and newer.begin == 0 and floor == 0:
+        if newer is not None and newer.begin == 0:
             yield Boundary(0, 0)
 
     def append(self, at: int, data: bytes) -> None:
@@ -251,6 +249,13 @@ class LogWriter:
         """Says that the engine dropped what came after the present end and before the record
         of that time, which is appended next (``None``: nothing came any more)."""
         self._mark(Gap(self.resume.size, self.resume.at or None, before))
+        # So that there is a boundary at the gap: what comes after it is compared from there.
+        self._writable().segment.end()
+
+    def mark_unsure(self, begin: int, end: int, *, after: int | None, before: int | None) -> None:
+        """Says that records may be missing anywhere between two offsets, both included: the
+        engine dropped what came between those times before it could be compared."""
+        self._mark(Gap(begin, after, before, end - begin))
 
     def mark_beginning(self, at: int) -> None:
         """Says that the engine had dropped something before the log's first record, of then."""
@@ -260,9 +265,10 @@ class LogWriter:
         self._writable()
         path = log_file(self._base, ".gaps")
         known = gaps_of(path)
-        if gap.offset not in [other.offset for other in known]:
-            with disk_errors(path):
-                write_gaps(path, sorted([*known, gap], key=lambda other: other.offset))
+        if any(one.offset == gap.offset and one.length >= gap.length for one in known):
+            return
+        with disk_errors(path):
+            write_gaps(path, sorted([*known, gap], key=lambda other: (other.offset, other.length)))
 
     @property
     def sure(self) -> int:
@@ -362,6 +368,12 @@ class Rewrite:
         """As ``LogWriter.extend``."""
         with disk_errors(self._tape.part.file(".log")):
             self._tape.write(records)
+
+    def keep(self, chunks: Iterable[bytes], *, until: int) -> None:
+        """Begins with these bytes of the old log, none of whose records is later than that
+        time in nanoseconds; what is written next can be asked for again by itself."""
+        self.extend((max(until, self._tape.segment.at), chunk) for chunk in chunks)
+        self._tape.segment.end()
 
     def commit(self) -> None:
         """What was written takes the place of what was there."""

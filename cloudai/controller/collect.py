@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 Key = tuple[str, int]
 SILENCE = 30.0
 """Seconds after which a follower that brought nothing is compared with the log's end."""
-MAKE_SURE = 64 * 1024**2
-"""Bytes after which what was followed is read once more: well below what the engine keeps."""
 ON_ITS_WAY = 2.0
 """Seconds a record may take from the engine's file to its follower."""
 UNREADABLE_AFTER = 3
@@ -147,10 +145,8 @@ class Collection:
         )
 
     async def _follow(self, link: Link, container_id: str, writer: LogWriter) -> None:
-        """Until the container ends, the follower is found to miss something, or it brought so
-        much that it is time to make sure of it."""
+        """As long as the gatherer does, and as the follower is not found to be silent."""
         gatherer = self._gatherer(link, container_id, writer, follow=True)
-        began = writer.resume.size
         following = asyncio.ensure_future(gatherer.follow())
         try:
             while True:
@@ -158,8 +154,6 @@ class Collection:
                 await asyncio.wait({following}, timeout=SILENCE)
                 if following.done():
                     await following
-                    return
-                if writer.resume.size - began > MAKE_SURE:
                     return
                 if writer.resume.size == size and await self._is_deaf(link, container_id, writer):
                     log.info("%s: the log goes on and its follower is silent", self.key)

@@ -1,14 +1,20 @@
 """Getting a log out of an engine, whole and in order, whatever the engine lost of it.
 
-What was read without following is taken for true. What a follower brought may lack a rotation
-that it missed, so it is read once more at the end; what it brings a second time (where it lags
-behind rotation, Docker's begins a file anew) ends it. The engine must offer, byte for byte,
-what the archive has from some boundary on; where it does not:
+What was read without following is taken for true: the engine keeps a log's end, and drops the
+oldest first. What a follower brought may lack whole files (Docker's goes on with the newest one
+where it lags behind rotation, and says nothing), so it is read once more, before the engine
+drops as much; what it brings a second time (a file that Docker's begins anew) ends it.
 
-- it dropped what the archive has (rotation, a truncated file): the archive keeps it, and goes
-  on after it. Nothing in common any more: a gap.
-- it has what the archive lacks: the archive's end is written anew, from the last boundary at
-  which both agree.
+So from the first record that the engine offers on, the log is what the engine has. Where the
+archive differs from there on:
+
+- it has older records (the engine dropped them since: rotation, a truncated file): they stay
+  before that one.
+- it lacks some: its end is written anew.
+
+Between what was made sure of and the first record that the engine still offers, nobody can tell
+whether a follower left something out: that is said (``mark_unsure``). Nothing in common any
+more: a gap.
 """
 
 from __future__ import annotations
@@ -20,7 +26,8 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice, takewhile
 
 from cloudai.archive import Archive, Boundary, LogWriter, Rewrite
 from cloudai.core.errors import CloudaiError, EngineFailed
@@ -29,9 +36,17 @@ from cloudai.engines import LogRecord
 log = logging.getLogger(__name__)
 
 COMMON = 8 * 1024**2
-"""Bytes of the archive's end within which records in common are looked for."""
+"""Bytes within which records in common are looked for."""
 TRIES = 20
 """Looks at a log whose old records keep being dropped meanwhile."""
+MAKE_SURE = 4
+"""What was followed is read once more after this part of what the engine keeps, as the engine
+counts it: short lines take ten times their bytes there."""
+FILES = 16
+"""An engine's room for a log is at most so many of its files. A follower leaves out whole ones,
+and only after it brought one: so from a shorter log nothing can be missing."""
+COST = 128
+"""Bytes that a byte of a log takes in an engine's file, at most: a line of one byte, in JSON."""
 
 REMEMBERED = 2000
 """Records by whose times one is known that a follower brings again."""
@@ -158,11 +173,23 @@ class Repeats:
 
 
 @dataclass(frozen=True, slots=True)
-class _Differs:
-    """The engine offered another record than the archive has at ``offset``; ``None``: none."""
+class _Log:
+    """One log: where it is, and where it comes from."""
 
-    offset: int
-    record: LogRecord | None
+    archive: Archive
+    key: tuple[str, int]
+    writer: LogWriter
+    open: Open
+    room: int
+    grown: Callable[[], None]
+
+    def read(self, begin: int, end: int | None = None) -> Iterator[bytes]:
+        """The archive's bytes from one offset up to another."""
+        for chunk in self.archive.read_from(*self.key, begin, marks=False):
+            yield chunk if end is None else chunk[: end - begin]
+            begin += len(chunk)
+            if end is not None and begin >= end:
+                return
 
 
 class Gatherer:
@@ -179,209 +206,378 @@ class Gatherer:
         grown: Callable[[], None],
     ) -> None:
         """``room``: see ``Engine.log_room``. ``grown`` is called after each write."""
-        self._archive, self._key, self._writer = archive, key, writer
-        self._open, self._grown = open_log, grown
-        self._room = room
+        self._log = _Log(archive, key, writer, open_log, room, grown)
         self.moved = 0
         """Bytes by which what readers have read moved, when the log was written anew."""
 
     async def bring(self, *, final: bool = False) -> None:
         """Appends what the engine has beyond the archive's end, and makes sure of what was
         followed. ``final``: the container has ended, the engine's log stands still."""
-        await self._settle(final=final)
-        self._writer.make_sure()
-
-    async def follow(self) -> bool:
-        """Appends what comes until the container ends. Whether the engine went on where the
-        archive ends; if not, nothing was appended: ``bring`` first."""
-        self._writer.make_unsure()
-        size = self._writer.resume.size
-        edges = [edge for edge, _ in zip(self._writer.boundaries(), range(2), strict=False)]
-        start = edges[-1] if edges else Boundary(self._writer.resume.at + 1 if size else 0, size)
-        return await self._compare(start, repeats=Repeats(start.since)) is None
+        writer = self._log.writer
+        if writer.resume.size:
+            await self._settle(final=final)
+        else:
+            await self._read_all()
+        writer.make_sure()
 
     async def _settle(self, *, final: bool) -> None:
-        edges = list(self._writer.boundaries())[::-1]
-        if not edges:
-            await (self._go_on(self._blind()) if self._writer.resume.size else self._read_all())
-            return
-        # One earlier than needed: a first record that differs then means that the engine
-        # dropped older ones, not that the archive lacks it.
-        offsets = [edge.offset for edge in edges]
-        at = min(bisect_right(offsets, self._writer.sure) - 2, len(edges) - 2)
-        at, first = max(0, at), True
-        # A log that stands still is gone through to its end: each look begins after the last.
-        for _ in range(len(edges) if final else TRIES):
-            differs = await self._compare(edges[at])
-            if differs is None:
+        for _ in range(TRIES):
+            look = _Look(self._log)
+            if await look.take(final=final):
+                self.moved += look.moved
                 return
-            if differs.record is None:
-                # It has less than the archive; nobody knows of how much.
-                if final:
-                    self._writer.mark_gap(None)
-                return
-            if differs.offset == offsets[0] == 0 and await self._has_all():
-                # A follower missed the very beginning, before which no boundary can be.
-                await self._write_anew(edges[0], at_least=self._writer.resume.size)
-                return
-            inside = max(at, bisect_right(offsets, differs.offset) - 1)
-            dropped = differs.record.at > self._latest_before(edges, inside + 1)
-            if not dropped and not (first and differs.offset == offsets[at]):
-                if differs.offset == offsets[inside] and inside > at:
-                    inside -= 1  # What is missing may be as old as what comes before it.
-                known = differs.offset - offsets[inside]
-                before = None if known else edges[inside - 1].since
-                await self._write_anew(edges[inside], known=known, before=before)
-                return
-            later = [n for n in range(at + 1, len(edges)) if edges[n].since > differs.record.at]
-            if not later:
-                start = edges[max(at, len(edges) - 2)]
-                await self._go_on(start, known=max(0, differs.offset - start.offset))
-                return
-            at, first = later[0], False
         raise EngineFailed("the worker's engine keeps dropping old log records while they are read")
 
-    def _latest_before(self, edges: Sequence[Boundary], at: int) -> int:
-        """Nanoseconds: no record of the archive before that boundary is later."""
-        return edges[at].since - 1 if at < len(edges) else self._writer.resume.at
-
-    def _blind(self) -> Boundary:
-        """Where to go on without a boundary: after a gap with no later record since."""
-        gaps = self._archive.gaps(*self._key)
-        return Boundary(self._writer.resume.at, gaps[-1].offset if gaps else 0)
-
     async def _read_all(self) -> None:
-        sink = Sink(self._writer, grown=self._grown)
+        sink = Sink(self._log.writer, grown=self._log.grown)
         cost, began = 0, 0
         try:
-            async with self._open(0) as records:
+            async with self._log.open(0) as records:
                 async for record in records:
                     cost += record.cost
                     began = began or record.at
                     sink.add(record)
         finally:
             sink.flush()
-        if cost >= self._room:
-            self._writer.mark_beginning(began)
+        if cost >= self._log.room:
+            self._log.writer.mark_beginning(began)
 
-    async def _compare(self, start: Boundary, *, repeats: Repeats | None = None) -> _Differs | None:
-        """Reads on from a boundary and appends what is new; says where the engine and the
-        archive differ, with nothing appended then. ``repeats`` ends it at what came before,
-        with that not appended."""
-        expected = Expected(self._archive.read_from(*self._key, start.offset, marks=False))
-        sink = Sink(self._writer, grown=self._grown)
+    async def follow(self) -> bool:
+        """Appends what comes until the container ends, a record comes a second time, or it is
+        time to make sure of it all. Whether the engine went on where the archive ends; if not,
+        nothing was appended. Next is to ``bring``, in any case."""
+        writer = self._log.writer
+        writer.make_unsure()
+        size = writer.resume.size
+        # What is before a gap, the engine does not have any more.
+        gaps = self._log.archive.gaps(*self._log.key)
+        floor = max((gap.offset + gap.length for gap in gaps), default=0)
+        later = takewhile(lambda edge: edge.offset >= floor, writer.boundaries())
+        edges = list(islice(later, 2))
+        start = edges[-1] if edges else Boundary(writer.resume.at + 1 if size else 0, size)
+        expected = Expected(self._log.read(start.offset))
+        repeats = Repeats(start.since)
+        sink = Sink(writer, grown=self._log.grown)
+        left = self._log.room // MAKE_SURE
         try:
-            async with self._open(start.since) as records:
+            async with self._log.open(start.since) as records:
                 async for record in records:
                     if sink.used or expected.done:
-                        if repeats is not None and repeats.may_have(record):
-                            log.info("%s: a follower brings records again", self._key)
-                            return _Differs(self._writer.resume.size, record)
+                        if repeats.may_have(record):
+                            log.info("%s: a follower brings records again", self._log.key)
+                            return False
                         sink.add(record)
-                    elif not expected.is_next(record.data):
-                        return _Differs(start.offset + expected.matched, record)
-                    elif repeats is not None:
+                        left -= record.cost
+                        if left < 0:
+                            return True
+                    elif expected.is_next(record.data):
                         repeats.known(record)
-        finally:
-            sink.flush()
-        if sink.used or expected.done:
-            return None
-        return _Differs(start.offset + expected.matched, None)
-
-    async def _has_all(self) -> bool:
-        """Whether the engine has every byte of the archive, in order, maybe with more between."""
-        expected = Expected(self._archive.read_from(*self._key, 0, marks=False))
-        async with self._open(0) as records:
-            async for record in records:
-                expected.is_next(record.data)
-        return expected.done
-
-    async def _go_on(self, start: Boundary, *, known: int = 0) -> None:
-        """Goes on where the engine has not all of the archive's end any more: after the
-        records they have in common, or with a gap. ``known``: bytes from the start on that the
-        engine offers and the archive has."""
-        size, latest = self._writer.resume.size, self._writer.resume.at
-        begin = max(start.offset + known, size - COMMON)
-        end = b"".join(self._archive.read_from(*self._key, begin, marks=False))
-        offered: list[LogRecord] | None = []
-        held = 0
-        sink = Sink(self._writer, grown=self._grown)
-        try:
-            async with self._open(start.since) as records:
-                async for record in records:
-                    if known > 0:
-                        known -= len(record.data)
-                    elif offered is None:
-                        sink.add(record)
                     else:
-                        offered.append(record)
-                        held += len(record.data)
-                        if record.at > latest or held > len(end):
-                            self._join(offered, end, sink)
-                            offered = None
-            if offered:
-                self._join(offered, end, sink)
+                        return False
         finally:
             sink.flush()
+        return sink.used or expected.done
 
-    def _join(self, offered: list[LogRecord], end: bytes, sink: Sink) -> None:
-        """Appends what of the offered records the archive does not end with."""
-        whole = b"".join(record.data for record in offered)
-        length, known = len(whole), len(offered)
-        while known and not end.endswith(whole[:length]):
-            known -= 1
-            length -= len(offered[known].data)
-        if not known:
-            log.info("%s: the engine dropped what came before %d", self._key, offered[0].at)
-            self._writer.mark_gap(offered[0].at)
-        for record in offered[known:]:
-            sink.add(record)
 
-    async def _write_anew(
-        self, start: Boundary, *, known: int = 0, before: int | None = None, at_least: int = 0
-    ) -> None:
-        """Writes the archive's end from a boundary on as the engine has it, which may be less:
-        a follower may have brought something twice.
+@dataclass(slots=True)
+class _Offered:
+    """Records that the engine offers, from the first one on, of a segment of the archive whose
+    older ones it may have dropped: as many as are needed to find where they are."""
 
-        The engine drops the oldest first. So it has all from the boundary on if it offers
-        again the ``known`` bytes after it, or any record from the time ``before`` to it; or if
-        the log becomes ``at_least`` that long. Raises ``EngineFailed`` where it dropped them
-        meanwhile.
-        """
-        old = self._writer.resume
-        log.warning("%s: the log's end is written anew from byte %d", self._key, start.offset)
-        expected = Expected(self._archive.read_from(*self._key, start.offset, marks=False))
-        rewrite = self._writer.again(start)
-        sink = Sink(rewrite, grown=lambda: None)
-        same: int | None = None
+    slot: int
+    """Which boundary the segment begins at."""
+    passed: int
+    """Records that were offered before these."""
+    begin: int
+    """Offsets in the archive between which they belong."""
+    end: int
+    first: int
+    """Nanoseconds: the time of the first one."""
+    until: int
+    """Records of then or later come after the segment."""
+    open: bool
+    """No boundary comes after it: some may be new."""
+    held: deque[LogRecord] = field(default_factory=deque)
+    size: int = 0
+    """Bytes of those that are held."""
+    count: int = 0
+    """Of all that were offered, and their checksum."""
+    checksum: int = 0
+
+    @property
+    def all_held(self) -> bool:
+        return self.count == len(self.held)
+
+    def add(self, record: LogRecord) -> None:
+        self.count += 1
+        self.checksum = zlib.crc32(record.data, self.checksum)
+        self.held.append(record)
+        self.size += len(record.data)
+        while self.size > 2 * COMMON:
+            self.size -= len(self.held.popleft().data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the archive has what the engine offers of a segment."""
+
+    offset: int
+    """What is before it, the engine dropped; what is after it, it offers."""
+    old: int
+    """So many of the records that are held are no newer than the archive."""
+    lacks: bool
+    """Whether the archive lacks some of those; or they are not all held."""
+
+
+def _place(offered: _Offered, data: bytes) -> _Place:
+    """``data``: the archive's bytes before ``offered.end``, from ``offered.begin`` on where
+    those are not too many.
+
+    From the first record on that the engine offers, the archive has those that it offers, in
+    order, maybe not all of them, and nothing else.
+    """
+    held = list(offered.held)
+    old, at, lacks = len(held), len(data), False
+    if offered.open:
+        while old and not data.endswith(held[old - 1].data):
+            old -= 1
+    for record in reversed(held[:old]):
+        if data.endswith(record.data, 0, at):
+            at -= len(record.data)
+        else:
+            lacks = True
+    whole = offered.end - len(data) <= offered.begin
+    if not whole and lacks:
+        # Nobody can tell how far back they begin.
+        old, at, lacks = 0, len(data), offered.open and not offered.all_held
+    elif not offered.all_held:
+        lacks = lacks or whole or not old
+    return _Place(offered.end - len(data) + at, old, lacks)
+
+
+class _Anew:
+    """A log's end that is written anew from a boundary on."""
+
+    def __init__(self, into: _Log, start: Boundary, offset: int, *, until: int) -> None:
+        """What is there up to the offset stays, none of it later than ``until``."""
+        log.warning("%s: the log's end is written anew from byte %d", into.key, offset)
+        self._old = into.writer.resume
+        self._rewrite = into.writer.again(start)
+        self._sink = Sink(self._rewrite, grown=lambda: None)
+        self._same: int | None = None
         """Where in the new log that stands which ended the old one."""
-        seen, begun = False, before is None
         try:
-            async with self._open(start.since if before is None else before) as records:
-                async for record in records:
-                    begun = begun or record.at >= start.since
-                    if not begun:
-                        seen = True
-                        continue
-                    if before is not None and not seen:
-                        raise _dropped_meanwhile()
-                    if expected.matched < known and not expected.is_next(record.data):
-                        raise _dropped_meanwhile()
-                    if same is None and record.at > old.at:
-                        sink.flush()
-                        same = rewrite.size
-                    sink.add(record)
-            sink.flush()
-            if not begun or expected.matched < known or rewrite.size < at_least:
-                raise _dropped_meanwhile()
-            moved = (rewrite.size if same is None else same) - old.size
-            rewrite.commit()
+            self._rewrite.keep(into.read(start.offset, offset), until=until)
         except BaseException:
-            rewrite.give_up()
+            self.give_up()
             raise
-        self.moved += moved
-        self._grown()
+
+    def add(self, record: LogRecord) -> None:
+        if self._same is None and record.at > self._old.at:
+            self._sink.flush()
+            self._same = self._rewrite.size
+        self._sink.add(record)
+
+    def commit(self) -> int:
+        """Puts it in place. Bytes by which what ended the log moved."""
+        self._sink.flush()
+        same = self._rewrite.size if self._same is None else self._same
+        self._rewrite.commit()
+        return same - self._old.size
+
+    def give_up(self) -> None:
+        self._rewrite.give_up()
 
 
-def _dropped_meanwhile() -> EngineFailed:
-    return EngineFailed("the worker's engine dropped log records meanwhile")
+class _Look:
+    """One look at what the engine has of a log, from where the archive is sure of it.
+
+    It is one stream: an engine opens all files of a log before it sends the first record, so
+    nothing is dropped between what is compared and what is appended.
+    """
+
+    def __init__(self, of: _Log) -> None:
+        self._log, self._writer = of, of.writer
+        self._edges: Sequence[Boundary] = list(of.writer.boundaries())[::-1] or [self._blind()]
+        self._offsets = [edge.offset for edge in self._edges]
+        self._sure, self._end = of.writer.sure, of.writer.resume
+        # One earlier than needed: records in common before the place up to which the archive
+        # is sure show that nothing is missing there.
+        at = min(bisect_right(self._offsets, self._sure) - 2, len(self._edges) - 2)
+        self._start = self._edges[max(0, at)]
+        self._base = self._start.offset
+        self._expected = Expected(of.read(self._base))
+        self._passed = 0
+        """Records that the engine offered, up to the present one."""
+        self._latest = 0
+        """Nanoseconds: the latest of those that came as expected."""
+        self._offered: _Offered | None = None
+        self._place: _Place | None = None
+        """Of what it offers, once it is known that the archive lacks some of it."""
+        self._sink: Sink | _Anew | None = None
+        """Where new records go, as soon as there are any."""
+        self._began: int | None = None
+        """Nanoseconds: the archive's first record, where it was never made sure of."""
+        self.moved = 0
+        """See ``Gatherer.moved``."""
+
+    def _blind(self) -> Boundary:
+        """Where to begin without a boundary: after a cut with no later record since."""
+        gaps = self._log.archive.gaps(*self._log.key)
+        return Boundary(self._writer.resume.at, gaps[-1].offset if gaps else 0)
+
+    async def take(self, *, final: bool) -> bool:
+        """Makes the archive what the engine has, with what the engine dropped before it.
+        ``False``: it dropped some meanwhile, look again. ``final``: see ``Gatherer.bring``."""
+        cost = 0
+        try:
+            async with self._log.open(self._start.since) as records:
+                async for record in records:
+                    cost += record.cost
+                    if not self._add(record):
+                        break
+            self._close(final=final)
+            if isinstance(self._sink, _Anew):
+                self._commit(self._sink)
+        except BaseException:
+            if isinstance(self._sink, _Anew):
+                self._sink.give_up()
+            raise
+        finally:
+            if isinstance(self._sink, Sink):
+                self._sink.flush()
+        if self._place is not None and self._offered is not None:
+            return await self._insert(self._offered, self._place)
+        self._mark_beginning(cost)
+        return True
+
+    def _add(self, record: LogRecord) -> bool:
+        """Goes on by one record. ``False``: the archive lacks some before it."""
+        while self._sink is None:
+            if self._offered is not None:
+                if record.at < self._offered.until:
+                    self._offered.add(record)
+                    break
+                if not self._join(self._offered):
+                    return False
+            elif self._expected.done:
+                self._sink = Sink(self._writer, grown=self._log.grown)
+            elif self._expected.is_next(record.data):
+                if not self._passed:
+                    self._unsure(0, self._base, record.at)
+                self._latest = max(self._latest, record.at)
+                break
+            else:
+                self._differ(record)
+        else:
+            self._sink.add(record)
+        self._passed += 1
+        return True
+
+    def _differ(self, record: LogRecord) -> None:
+        """The archive does not go on with what the engine offers next."""
+        offset = self._base + self._expected.matched
+        slot = bisect_right(self._offsets, offset) - 1
+        if self._passed and record.at <= self._latest_of(slot):
+            # The archive lacks it, or has something twice.
+            until = max(self._latest, self._edges[slot].since - 1)
+            self._sink = _Anew(self._log, self._edges[slot], offset, until=until)
+            return
+        # The engine dropped what the archive has; or the archive lacks its very beginning.
+        last = len(self._edges) - 1
+        while slot < last and self._edges[slot + 1].since <= record.at:
+            slot += 1
+        self._offered = _Offered(
+            slot=slot,
+            passed=self._passed,
+            begin=max(self._offsets[slot], offset),
+            end=self._offsets[slot + 1] if slot < last else self._end.size,
+            first=record.at,
+            until=self._latest_of(slot) + 1,
+            open=slot == last,
+        )
+
+    def _latest_of(self, slot: int) -> int:
+        """Nanoseconds: nothing that the archive has up to the end of a segment is later."""
+        return self._edges[slot + 1].since - 1 if slot + 1 < len(self._edges) else self._end.at
+
+    def _join(self, offered: _Offered) -> bool:
+        """Goes on after a segment. ``False``: the archive lacks some of it."""
+        begin = max(offered.begin, offered.end - COMMON)
+        place = _place(offered, b"".join(self._log.read(begin, offered.end)))
+        known = self._base + self._expected.matched if offered.passed else 0
+        self._unsure(known, place.offset, offered.first)
+        if offered.open and not place.old:
+            log.info("%s: the engine dropped what came before %d", self._log.key, offered.first)
+            self._writer.mark_gap(offered.first)
+        if place.lacks:
+            self._place = place
+            return False
+        self._offered = None
+        if offered.open:
+            self._sink = Sink(self._writer, grown=self._log.grown)
+            for record in list(offered.held)[place.old :]:
+                self._sink.add(record)
+        else:
+            self._base = offered.end
+            self._expected = Expected(self._log.read(self._base))
+        return True
+
+    def _close(self, *, final: bool) -> None:
+        """The engine has nothing more."""
+        if self._sink is not None or self._place is not None:
+            return
+        if self._offered is not None and self._offered.open:
+            self._join(self._offered)
+        elif not self._expected.done:
+            # It has less than the archive; nobody knows of how much.
+            self._unsure(self._base + self._expected.matched, self._end.size, None)
+            if final:
+                self._writer.mark_gap(None)
+
+    def _unsure(self, known: int, offset: int, before: int | None) -> None:
+        """The engine offers what the archive has up to one offset, and from another one on;
+        the record that comes there is of the time ``before``."""
+        begin, gaps = max(self._sure, known), self._log.archive.gaps(*self._log.key)
+        if offset < begin or offset == begin == self._end.size:
+            return  # Some of what it offers was made sure of before; or all of the archive was.
+        if not offset:
+            self._began = before
+        elif gaps or offset * COST >= self._log.room // FILES:
+            slot = bisect_right(self._offsets, begin) - 1
+            after = self._edges[slot].since - 1 if slot >= 0 else 0
+            self._writer.mark_unsure(begin, offset, after=max(after, 0) or None, before=before)
+
+    async def _insert(self, offered: _Offered, place: _Place) -> bool:
+        """Writes the archive's end anew, from the first record on that the engine offers of a
+        segment. ``False``: the engine does not offer the same any more."""
+        cost = number = checksum = 0
+        start, last = self._edges[offered.slot], offered.passed + offered.count
+        anew = _Anew(self._log, start, place.offset, until=offered.first - 1)
+        try:
+            async with self._log.open(self._start.since) as records:
+                async for record in records:
+                    cost += record.cost
+                    number += 1
+                    if number > offered.passed:
+                        anew.add(record)
+                        if number <= last:
+                            checksum = zlib.crc32(record.data, checksum)
+            if number < last or checksum != offered.checksum:
+                anew.give_up()
+                return False
+            self._commit(anew)
+        except BaseException:
+            anew.give_up()
+            raise
+        self._mark_beginning(cost)
+        return True
+
+    def _commit(self, anew: _Anew) -> None:
+        self.moved = anew.commit()
+        self._log.grown()
+
+    def _mark_beginning(self, cost: int) -> None:
+        """``cost``: of all that the engine offers."""
+        if self._began is not None and cost >= self._log.room:
+            self._writer.mark_beginning(self._began)

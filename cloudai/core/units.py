@@ -152,7 +152,9 @@ def parse_duration(value: object, *, what: str = "duration") -> float:
     ``InvalidInput``.
     """
     right = "give seconds, or a duration such as 45s, 90m, 1h30m or 2d"
-    if isinstance(value, str) and not _NUMBER.fullmatch(value[:65]):
+    if value == "-0":
+        value = "0"  # no duration without a unit, for Docker, but this
+    if isinstance(value, str) and (value.startswith("-") or not _NUMBER.fullmatch(value[:65])):
         seconds = _written_duration(value)
         if seconds is None:
             why = "is negative" if value.startswith("-") else "is not a duration"
@@ -172,9 +174,11 @@ def _written_duration(text: str) -> Decimal | None:
     if clock := _CLOCK.fullmatch(text):
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
         return Decimal(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-    if not _DURATION.fullmatch(text):
+    # Docker takes nothing with a minus sign, too.
+    if not _DURATION.fullmatch(text.removeprefix("-")):
         return None
-    return sum((Decimal(part) * _SECONDS[unit] for part, unit in _PART.findall(text)), Decimal(0))
+    total = sum((Decimal(part) * _SECONDS[unit] for part, unit in _PART.findall(text)), Decimal(0))
+    return None if total and text.startswith("-") else total
 
 
 def parse_since(text: str, now: datetime, *, what: str = "since") -> int:

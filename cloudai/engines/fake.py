@@ -351,14 +351,16 @@ class FakeEngine:
     ) -> AsyncGenerator[LogRecord, None]:
         breaks, name = self._breaks, container.sight.assignment_id
         deaf, missed, repeated = container.deaf, container.missed, container.repeated
+        begun = 0  # What it begins anew is what it went on with last: all of that it had.
         while True:
             if breaks != self._breaks:
                 raise _error(Fault.LOST_AFTER)
             at = max(at, container.dropped)
             if follow and missed != container.missed:
                 at, missed = max(at, container.missed_to), container.missed
+                begun = at
             if follow and repeated != container.repeated:
-                at, repeated = min(at, container.repeated_from), container.repeated
+                at, repeated = min(at, max(container.repeated_from, begun)), container.repeated
             if follow and deaf != container.deaf:
                 await container.changed.wait()
             elif at < container.dropped + len(container.log):

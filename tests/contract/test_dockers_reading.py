@@ -172,6 +172,9 @@ durations = st.lists(
 @example("1h30m")
 @example(".5h")
 @example("0")
+@example("-0")
+@example("-00")
+@example("-0s")
 def test_durations(ask: Ask, text: str) -> None:
     made = ask(f"--health-interval={text}", "--", "x")
     ours = taken(parse_duration, text)

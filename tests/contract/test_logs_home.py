@@ -17,7 +17,7 @@ from cloudai.controller import collect
 from cloudai.controller.collect import Collection
 from cloudai.core.errors import CloudaiError
 from cloudai.core.model import WorkerSpec
-from cloudai.engines.docker import DockerEngine
+from cloudai.engines.docker import DockerEngine, command
 from cloudai.shells import Shell
 from tests.contract.relay import Relay
 from tests.fleet_lab import Fleet, Worker
@@ -151,8 +151,11 @@ async def test_long_lines_and_bytes_come_home_through_cuts(bench: Bench) -> None
 
 
 async def test_rotation_under_flood_loses_nothing_that_is_kept_and_says_the_rest(
-    bench: Bench,
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A file is gone after two others. Docker's follower skips one now and then, and says
+    nothing: in half of its runs also ``docker logs -f`` alone lacks thousands of lines."""
+    monkeypatch.setattr(command, "LOG_ROOM", 2 * 200_000 * 98 // 100)
     bench.start(
         "n=0; while [ $n -lt 60 ]; do seq $((n * 3000)) $((n * 3000 + 2999));"
         " n=$((n + 1)); sleep 0.05; done",
@@ -162,12 +165,17 @@ async def test_rotation_under_flood_loses_nothing_that_is_kept_and_says_the_rest
     await bench.finish()
     kept = bench.worker.docker("logs", bench.container).stdout.encode()
     assert bench.home(marks=False).endswith(kept)
-    pieces = [piece for piece in MARK.split(bench.home()) if piece]
-    seen = [[int(line) for line in piece.split()] for piece in pieces]
-    for piece in seen:
-        assert piece == list(range(piece[0], piece[-1] + 1)), "missing, and not said"
-    assert all(one[-1] < other[0] for one, other in itertools.pairwise(seen)), "doubled"
-    assert seen[-1][-1] == 60 * 3000 - 1
+    gaps = bench.archive.gaps(*bench.key)
+    assert [mark.strip() for mark in MARK.findall(bench.home())] == [g.text.strip() for g in gaps]
+    offset, next_one = 0, None
+    for line in bench.home(marks=False).splitlines(keepends=True):
+        number = int(line)
+        if next_one not in (None, number):
+            assert number > next_one, "doubled"
+            said = any(gap.offset <= offset <= gap.offset + gap.length for gap in gaps)
+            assert said, f"{next_one} to {number - 1} are missing at {offset}, and not said"
+        offset, next_one = offset + len(line), number + 1
+    assert next_one == 60 * 3000
 
 
 async def test_what_dockers_follower_brings_again_at_a_rotation_comes_home_once(
