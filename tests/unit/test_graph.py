@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -249,3 +250,18 @@ def test_whoever_follows_the_lines_comes_to_what_needs_it(
     text = drawn(graph_of(BATCH, tasks), width=80)
     if "┌" in text:
         assert follow_lines(text) == set(edges)
+
+
+@pytest.mark.parametrize("seed", [11, 48, 141, 156, 171, 173, 219, 251, 271, 307])
+def test_lines_that_begin_where_others_end_are_not_taken_for_each_other(seed: int) -> None:
+    chance = random.Random(seed)
+    size, dense = chance.randint(4, 14), chance.choice([1, 1.5, 2, 3])
+    edges = {
+        (f"n{a}", f"n{b}") for b in range(size) for a in range(b) if chance.random() < dense / size
+    }
+    keys = [f"n{at}" for at in range(size)]
+    chance.shuffle(keys)
+    tasks = [task(key, "queued", *(f"{a}:ok" for a, b in edges if b == key)) for key in keys]
+    text = drawn(graph_of(BATCH, tasks))
+    assert "┌" in text
+    assert follow_lines(text) == edges
