@@ -11,14 +11,14 @@ from pathlib import Path
 
 from cloudai.core.errors import InvalidInput, StoreFailed, StoreFull, StoreReadOnly
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 def as_store_failed(error: OSError, path: Path) -> StoreFailed:
     """What the operating system said about ``path``, as the error a person meets."""
-    if error.errno in _FULL:
+    if error.errno in FULL_DISK:
         return StoreFull(
             f"No space left for {path}",
             hint="Free some space on that disk; what was stored before is still there.",

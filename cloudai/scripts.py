@@ -9,7 +9,7 @@ that would break, so templates may not do it; a test reads them all (facts, 33).
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,8 +19,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 PACKAGED = Path(__file__).parent / "templates" / "worker"
 IN_CHECKOUT = Path(__file__).parent.parent / "templates" / "worker"
 
-Value = str | int | list[str] | tuple[str, ...] | Sequence[tuple[str | int | list[str], ...]]
-"""What a template may be given: words, and rows of words to go through."""
+Value = (
+    str
+    | int
+    | list[str]
+    | tuple[str, ...]
+    | Sequence[tuple[str | int | list[str], ...]]
+    | Mapping[str, int]
+)
+"""What a template may be given: words, rows of words to go through, and numbers by name."""
 
 
 def _word(value: object) -> str:

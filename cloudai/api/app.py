@@ -23,6 +23,7 @@ from . import (
     batches,
     controller,
     execute,
+    files,
     groups,
     images,
     orphans,
@@ -59,6 +60,7 @@ def make_app(desk: Desk, doors: Doors) -> FastAPI:
     app.state.default_user = getpass.getuser()
     app.include_router(workers.on_tasks)
     app.include_router(execute.router)
+    app.include_router(files.router)
     app.include_router(tasks.router)
     app.include_router(groups.router)
     app.include_router(images.router)

@@ -13,6 +13,7 @@ from cloudai.controller.link import Link, Reach
 from cloudai.controller.orphans import Orphan
 from cloudai.controller.sharing import Reserved
 from cloudai.core.capacity import Free, GpuUse
+from cloudai.core.files import downloads_of, uploads_of
 from cloudai.core.model import (
     GIB,
     Assignment,
@@ -88,6 +89,8 @@ def task(one: Task, *, reason: str = "", phase: str = "", link: Link | None = No
         "mounts": list(spec.mounts),
         "secrets": list(spec.secrets),
         "workdir": spec.workdir,
+        "uploads": [str(one) for one in uploads_of(spec)],
+        "downloads": [str(one) for one in downloads_of(spec)],
         "run_as": spec.run_as,
         "shm_size": gib(spec.shm_size),
         "time_limit": spec.time_limit,

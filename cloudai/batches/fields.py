@@ -35,7 +35,7 @@ _TEXTS = {
     *("task_type", "signal"),
 }
 """Fields that are text, also where what is written reads as a number."""
-_LISTS_OF_TEXT = {"argv", "mounts", "secrets"}
+_LISTS_OF_TEXT = {"argv", "mounts", "secrets", "uploads", "downloads"}
 
 
 def field_of(word: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 from cloudai.core.arrays import element_id, elements_of
 from cloudai.core.errors import CloudaiError, InvalidInput
+from cloudai.core.files import download_beside, upload_beside
 from cloudai.core.groups import MOST_TASKS as LARGEST_GROUP
 from cloudai.core.model import TaskSpec
 from cloudai.core.names import check_entry_id, check_task_name, check_user
@@ -424,10 +425,16 @@ def _rendered(value: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _with_whole_path(body: dict[str, Any], file: str) -> dict[str, Any]:
-    """A template that is named by its place beside the file of the batch."""
-    kind = body.get("task_type")
-    if isinstance(kind, str) and kind.startswith(("./", "../")) and file.startswith("/"):
-        body["task_type"] = posixpath.normpath(posixpath.join(posixpath.dirname(file), kind))
+    """A template that is named by its place beside the file of the batch; what tasks bring along
+    from there, and send there."""
+    if not file.startswith("/"):
+        return body
+    folder, kind = posixpath.dirname(file), body.get("task_type")
+    if isinstance(kind, str) and kind.startswith(("./", "../")):
+        body["task_type"] = posixpath.normpath(posixpath.join(folder, kind))
+    for name, beside in (("uploads", upload_beside), ("downloads", download_beside)):
+        if isinstance(given := body.get(name), list):
+            body[name] = [beside(one, folder) if isinstance(one, str) else one for one in given]
     return body
 
 

@@ -105,6 +105,20 @@ _OPTIONS = (
         help="A secret as a file in the container.  [default: /run/secrets/NAME]",
         shell_complete=complete_secrets,
     ),
+    click.option(
+        "--upload",
+        "uploads",
+        multiple=True,
+        metavar="DIR[:PATH]",
+        help="Bring a folder of this machine along, to PATH.  [default: /workspace]",
+    ),
+    click.option(
+        "--download",
+        "downloads",
+        multiple=True,
+        metavar="PATH[:DIR]",
+        help="Bring PATH of the container home when it ends.  [default: to here]",
+    ),
     click.option("--workdir", metavar="DIR", help="Where the command starts."),
     click.option("--name", metavar="NAME", help="A name to call the task by."),
     click.option(
@@ -162,6 +176,8 @@ _FLAGS = {
     "env": "-e",
     "mounts": "--mount",
     "secrets": "--secret",
+    "uploads": "--upload",
+    "downloads": "--download",
     "run_as": "--run-as",
     "shm_size": "--shm-size",
     "time_limit": "--time-limit",
@@ -244,6 +260,8 @@ def task_body(
         "env": environment(asked["env"], asked["env_files"], os.environ),
         "mounts": list(asked["mounts"]),
         "secrets": list(asked["secrets"]),
+        "uploads": [upload(text, Path.cwd()) for text in asked["uploads"]],
+        "downloads": [download(text, Path.cwd()) for text in asked["downloads"]],
         "time_limit": number(asked["time_limit"]),
         "grace": number(asked["grace"]),
         "lost_after": number(asked["lost_after"]),
@@ -294,6 +312,22 @@ def _from_place(name: str, value: str) -> str:
         raise click.UsageError(f"-p {name}={value}: {why}.{hint}") from error
     except UnicodeDecodeError as error:
         raise click.UsageError(f"-p {name}={value}: it is not UTF-8 text.") from error
+
+
+def upload(text: str, here: Path) -> str:
+    """``DIR[:PATH]`` with the whole path of DIR, which may be relative to ``here``."""
+    from cloudai.core.files import upload_beside
+
+    return upload_beside(os.path.expanduser(text), str(here))
+
+
+def download(text: str, here: Path) -> str:
+    """``PATH[:DIR]`` with the whole path of DIR: under the same name in ``here``, where none is
+    given."""
+    from cloudai.core.files import download_beside
+
+    path, colon, to = text.partition(":")
+    return download_beside(f"{path}{colon}{os.path.expanduser(to)}", str(here))
 
 
 def number(text: str | None) -> float | str | None:

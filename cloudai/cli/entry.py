@@ -40,6 +40,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "graph": ("graph", "Draw what comes after what in a batch, and how it stands."),
         "mark-lost": ("ending", "Say that tasks' workers are gone for good."),
         "rm": ("ending", "Forget ended tasks and their logs."),
+        "cp": ("copying", "Copy files into a task's container, and out of it."),
         "exec": ("execute", "Run a command in a running task's container."),
         "secret": ("secret", "Set, list and remove secrets, which tasks read as files."),
     },

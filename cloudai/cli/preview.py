@@ -19,6 +19,8 @@ def preview(task: dict[str, Any]) -> str:
             f"  Target Worker:     {clean(task['target'] or '(scheduler decides)')}",
             f"  Docker Image:      {clean(task['docker_image'])}",
             folded("  Command:           ", task.get("docker_run") or task.get("command")),
+            *(folded("  Brings along:      ", one) for one in task.get("uploads", ())),
+            *(folded("  Sends home:        ", one) for one in task.get("downloads", ())),
             THIN,
             "  Resource Requirements:",
             f"    • CPU Cores:     {task['req_cpu']:.2f} cores",

@@ -59,6 +59,8 @@ def _fields(task: Task) -> list[tuple[str, object]]:
         ("Container", task["container_id"]),
         ("Variables", ", ".join(task["env"])),
         ("Mounts", " ".join(task["mounts"])),
+        ("Brings along", " ".join(task.get("uploads", ()))),
+        ("Sends home", " ".join(task.get("downloads", ()))),
         ("Workdir", task["workdir"]),
         ("Runs as", task["run_as"]),
         ("Shared memory", f"{amount(task['shm_size'], 3)} GB" if task["shm_size"] else None),

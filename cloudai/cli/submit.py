@@ -82,6 +82,7 @@ def task_command(ctx: click.Context, /, words: tuple[str, ...], **asked: Any) ->
             "/groups/" if group else "/tasks/",
             body=group or body,
             query={"dry_run": dry_run or None},
+            patience=patience_for(body),
         )
     if group:
         return _go_on_with_group(session, answer, wait=asked["wait"], dry_run=dry_run)
@@ -126,6 +127,11 @@ def dispatch_command(ctx: click.Context, /, words: tuple[str, ...], **asked: Any
         return print_error(error, as_json=session.json, prefix="Failed to dispatch task: ")
     done = f"dispatched directly to worker {worker}!" if created else KNOWN
     return _go_on(session, task, asked, words=lambda: say(f"✅ Task {task['task_id']} {done}"))
+
+
+def patience_for(body: dict[str, Any]) -> float | None:
+    """Seconds for the answer: what is brought along is read first, however long that takes."""
+    return float("inf") if body.get("uploads") else None
 
 
 def _go_on_with_group(session: Session, answer: Answer, *, wait: bool, dry_run: bool) -> int:
@@ -210,7 +216,11 @@ def _started(session: Session, worker: str, body: dict[str, Any]) -> tuple[Task,
     patience = 2 if on_terminal(sys.stderr) else 25
     try:
         answer = session.client.request(
-            "POST", worker_path(worker, "dispatch"), body=body, query={"timeout": patience}
+            "POST",
+            worker_path(worker, "dispatch"),
+            body=body,
+            query={"timeout": patience},
+            patience=patience_for(body),
         )
         task: Task = answer.data
         try:

@@ -87,7 +87,7 @@ class Client:
             return self._once(method, path, query=query, body=body, patience=patience)
 
     @contextmanager
-    def stream(self, path: str, **query: Any) -> Iterator[Iterator[bytes]]:
+    def stream(self, path: str, /, **query: Any) -> Iterator[Iterator[bytes]]:
         """A GET whose body is read as it comes; chunks may be of any length and stay away for
         any time. Raises ``ControllerFailed`` where the stream is cut."""
         with self._exchange("GET", path, query=query, patience=float("inf")) as response:
@@ -98,6 +98,17 @@ class Client:
         """A POST whose answer is read as it comes; see ``stream``."""
         with self._exchange("POST", path, body=body, patience=float("inf")) as response:
             yield self._chunks(response)
+
+    def upload(self, path: str, pieces: Iterator[bytes], /, **query: Any) -> Any:
+        """A PUT whose body is sent piece by piece; its answer's JSON. What ``pieces`` raises is
+        raised, and the other end learns that it did not come whole."""
+        with (
+            self._exchange(
+                "PUT", path, query=query, body=pieces, patience=float("inf")
+            ) as response,
+            translated(socket_path(self.home)),
+        ):
+            return _parsed(response.read())
 
     def ensure_running(self, *, stay: bool = False) -> str:
         """The path of a socket on which a controller listens; ``stay``: see start_controller.
@@ -159,12 +170,13 @@ class Client:
     ) -> Iterator[Response]:
         """Sends, and answers the response of a success; anything else is raised."""
         target = path + _query_text(query or {})
-        payload = None if body is None else _payload(body)
+        payload = body if isinstance(body, Iterator | None) else _payload(body)
         with closing(self._connection(patience)) as link, link.makefile("rb") as reader:
             with translated(socket_path(self.home)):
                 headers = self.headers()
                 if payload is not None:
-                    headers["Content-Type"] = "application/json"
+                    kind = "json" if isinstance(payload, bytes) else "x-tar"
+                    headers["Content-Type"] = f"application/{kind}"
                 send(link, method, target, headers=headers, body=payload)
                 response = Response(reader)
                 self.heed(

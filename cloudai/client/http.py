@@ -74,11 +74,36 @@ class Response:
 
 
 def send(
-    link: socket.socket, method: str, target: str, *, headers: Mapping[str, str], body: bytes | None
+    link: socket.socket,
+    method: str,
+    target: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes | Iterator[bytes] | None,
 ) -> None:
-    """Sends a request. ``target`` and ``headers`` are ASCII, percent-encoded by the caller."""
+    """Sends a request. ``target`` and ``headers`` are ASCII, percent-encoded by the caller. A
+    ``body`` in pieces is sent in chunks, until the other end has heard enough."""
     sent = {"Host": "controller", "Connection": "close", **headers}
-    if body is not None:
+    if isinstance(body, bytes):
         sent["Content-Length"] = str(len(body))
+    elif body is not None:
+        sent["Transfer-Encoding"] = "chunked"
     head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
-    link.sendall(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode("ascii") + (body or b""))
+    start = f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode("ascii")
+    if body is None or isinstance(body, bytes):
+        link.sendall(start + (body or b""))
+        return
+    link.sendall(start)
+    for piece in body:
+        if piece and not _send_chunk(link, piece):
+            return
+    _send_chunk(link, b"")
+
+
+def _send_chunk(link: socket.socket, piece: bytes) -> bool:
+    """Whether it was taken: where it was not, an answer says why."""
+    try:
+        link.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True

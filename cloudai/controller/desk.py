@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -30,6 +30,7 @@ from cloudai.core.errors import (
     WorkerNotFound,
     WorkerUnreachable,
 )
+from cloudai.core.files import container_path
 from cloudai.core.lifecycle import StopAsked
 from cloudai.core.lost import marked_lost
 from cloudai.core.model import Assignment, Batch, OnLost, State, Task, WorkerSpec
@@ -345,7 +346,7 @@ class Desk:
 
     async def unregister(self, worker_id: str) -> None:
         """Takes a worker out of the inventory. Raises ``Conflict`` while it holds tasks."""
-        self.controller.link(worker_id)
+        link = self.controller.link(worker_id)
         active = await self.service.active()
         holds = [hold.task_id for hold in holds_by_worker(active).get(worker_id, [])]
         if holds:
@@ -353,6 +354,8 @@ class Desk:
                 f"Worker {worker_id} holds {len(holds)} of your tasks: {', '.join(holds[:3])}",
                 hint=f"first: cloudai drain {worker_id}, and wait for or cancel them",
             )
+        if link.id in await asyncio.to_thread(self.service.files.workers):
+            await self.controller.effects.carrier.forget(link, even_needed=True)
         await self.service.in_thread(remove_worker, self._inventory_path(), worker_id)
         self.controller.follow_inventory()
 
@@ -468,6 +471,47 @@ class Desk:
         return link.engine.execute(
             task.assignment.container_id, argv, tty=tty, columns=columns, rows=rows
         )
+
+    async def fetch(self, task: Task, path: str) -> AsyncGenerator[bytes, None]:
+        """A folder or file out of a task's container, as a tar stream; while it runs, and
+        after, until its container is removed."""
+        path = container_path(path, what="path")
+        engine, container_id = self._container(task)
+        async with engine.fetch(container_id, path) as fetched:
+            async for chunk in fetched.chunks:
+                yield chunk
+
+    async def copy_in(self, task: Task, data: AsyncIterator[bytes]) -> int:
+        """Unpacks a tar stream at the root of a running task's container; answers how many
+        bytes it had."""
+        if task.state is not State.RUNNING:
+            raise Conflict(f"Task {task.id} is {task.state}, not running")
+        engine, container_id = self._container(task)
+        size = 0
+
+        async def counted() -> AsyncGenerator[bytes, None]:
+            nonlocal size
+            async for chunk in data:
+                size += len(chunk)
+                yield chunk
+
+        await engine.copy_in(container_id, counted())
+        return size
+
+    def _container(self, task: Task) -> tuple[Engine, str]:
+        """A task's container as it can be reached. Raises ``Conflict``, ``WorkerNotFound``."""
+        held = task.assignment
+        if held is None or held.container_id is None or task.state is State.QUEUED:
+            raise Conflict(f"Task {task.id} is {task.state}: it has no container")
+        if held.harvested or held.lost:
+            raise Conflict(
+                f"Task {task.id} is {task.state}: its container is removed",
+                hint="--download brings results home when a task ends",
+            )
+        link = self.controller.fleet.get(held.worker_id)
+        if link is None:
+            raise WorkerNotFound(held.worker_id)
+        return link.engine, held.container_id
 
     async def mark_lost(self, wanted: str) -> Task:
         """A person's word that the worker, or the container there, is gone for good: the task

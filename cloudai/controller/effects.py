@@ -28,6 +28,7 @@ from cloudai.core.reconcile import Confirm, Harvest, Record, Remove, Start, Stop
 from cloudai.crash import point
 from cloudai.engines import (
     CannotStart,
+    FilesMissing,
     ImageMissing,
     NotAdmitted,
     Order,
@@ -37,6 +38,7 @@ from cloudai.engines import (
 )
 from cloudai.service import Service, now
 
+from .carry import Carrier, Unwanted
 from .collect import FULL, Collector
 from .link import Link
 from .setbacks import Setbacks
@@ -75,6 +77,7 @@ class Effects:
         self.collector = collector
         self.phases: dict[str, str] = {}
         """task -> what its start is at (``pulling alpine: 43 %``), for people only."""
+        self.carrier = Carrier(service, self.phases)
         self._could_go = could_go
         self._refused = refused
         self._untold: set[str] = set()
@@ -135,6 +138,7 @@ class Effects:
     def changed(self, task: Task) -> None:
         """Hears of every change that this controller makes. What it does not know to be untold
         (another one, before a crash, may have told it) counts as told."""
+        self.carrier.changed(task)
         if task.assignment is None:
             return
         if task.state is State.STOPPING and task.requeue:
@@ -154,6 +158,13 @@ class Effects:
         except (NotFound, SecretUnreadable) as error:
             await self._without_secrets(task, assignment, link, error)
             return
+        try:
+            parcel = await self.carrier.parcel(task)
+        except NotFound as error:
+            reason = f"{error.message}; {error.hint}"
+            failed = StartFailed(at=now(), number=assignment.number, reason=reason)
+            await self.service.record(task, failed)
+            return
         order = Order(
             assignment_id=assignment.id,
             task_id=task.id,
@@ -162,22 +173,30 @@ class Effects:
             env=await self.service.in_thread(self.service.values, task),
             peers=self._peers(task),
             secrets=secrets,
+            parcel=parcel,
         )
+        places = link.fills if parcel.pieces else link.starts
         try:
-            async with link.starts:
+            async with places:
                 point("start.before")
                 outcome = await link.engine.start(order)
-            while isinstance(outcome, ImageMissing):
-                try:
-                    await self._fetch(task, link)
-                except (EngineFailed, NotFound) as error:
-                    await self._no_image(task, assignment, error.message)
-                    return
-                async with link.starts:
+            while isinstance(outcome, ImageMissing | FilesMissing):
+                if isinstance(outcome, FilesMissing):
+                    await self.carrier.send(task, link, parcel, outcome.have)
+                else:
+                    try:
+                        await self._fetch(task, link)
+                    except (EngineFailed, NotFound) as error:
+                        await self._no_image(task, assignment, error.message)
+                        return
+                async with places:
                     outcome = await link.engine.start(order)
         except WorkerUnreachable:
             self._unheard[assignment.id] = time.monotonic()
             raise
+        except Unwanted:
+            link.poke()  # nothing was started: that it is seen lets the task end
+            return
         except EngineFailed as error:
             # The worker's trouble, not the task's: it may fit elsewhere, or later.
             self._setbacks.failed(link.id, task.id, error.message)
@@ -322,8 +341,9 @@ class Effects:
         """Whole log home first, then the container goes."""
         try:
             await self.collector.finish(task, link)
-            self.phases.pop(task.id, None)
             point("harvest.closed")
+            await self.carrier.bring(task, assignment, link)
+            self.phases.pop(task.id, None)
             await self._remove(task, assignment, link)
         except ContainerGone:
             if keeps_note(task.spec):
@@ -337,6 +357,7 @@ class Effects:
         point("harvest.removed")
         await self.service.mark_harvested(task, assignment.number)
         point("harvest.marked")
+        await asyncio.to_thread(self.carrier.done_with, assignment)
 
     async def _remove(self, task: Task, assignment: Assignment, link: Link) -> None:
         """Not while a start of it, of this controller or of one that died, may still be on its

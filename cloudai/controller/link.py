@@ -63,6 +63,8 @@ class Link:
         self.twin: str = ""
         """Another worker of the inventory that is the same machine and engine."""
         self.starts = asyncio.Semaphore(STARTS_AT_ONCE)
+        self.fills = asyncio.Semaphore(STARTS_AT_ONCE)
+        """Places of starts that put files into their container first: those take their time."""
         self.freed_at = float("-inf")
         """The monotonic time at which a container was last seen to hold nothing any more."""
         self._changed = changed

@@ -121,6 +121,7 @@ class Controller:
         """A task has ended."""
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._tidying: asyncio.Task[None] | None = None
         self._touched: dict[str, float] = {}
         self._active: list[Task] = []
         self._refused: dict[tuple[str, str], Refusal] = {}
@@ -246,6 +247,7 @@ class Controller:
         )
         await self._schedule(active)
         self._watch_sizes(active)
+        self._tidy_files()
         self._forget_old()
 
     def link(self, worker_id: str) -> Link:
@@ -474,6 +476,13 @@ class Controller:
                     f" {limit / 2**30:.2f} GB asked for with -storage"
                 )
                 await self.service.record(task, StopAsked(at=now(), reason=reason))
+
+    def _tidy_files(self) -> None:
+        """Workers keep nothing of what tasks brought along that are forgotten."""
+        carrier = self.effects.carrier
+        if carrier.untidy and (self._tidying is None or self._tidying.done()):
+            self._tidying = asyncio.ensure_future(carrier.tidy(self.fleet.get))
+            self._in_background(self._tidying)
 
     def _in_background(self, work: Awaitable[None]) -> None:
         running: asyncio.Task[None] = asyncio.ensure_future(work)

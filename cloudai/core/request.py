@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from .arrays import Elements, parse_array
 from .errors import InvalidInput
+from .files import check_downloads, check_uploads, upload_of
 from .image import check_image
 from .labels import node_of
 from .model import (
@@ -117,6 +118,7 @@ FIELDS = (
     *("after", "on_unmet", "begin", "array"),
     "ship_image",
     *("signal", "first_output", "idle_output", "script"),
+    *("uploads", "downloads"),
 )
 """All that may be sent; only ``docker_image`` must be."""
 OF_THE_QUEUE = (
@@ -172,6 +174,7 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
     retries, retry_on = _retries(request)
     time_limit = _time_limit(request)
     signal, before = _signal(request, time_limit)
+    uploads = check_uploads(_texts(request, "uploads"))
     return TaskSpec(
         image=_image(request),
         argv=argv,
@@ -183,7 +186,7 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
         env=tuple(env),
         mounts=mounts,
         secrets=_secrets(request, mounts),
-        workdir=request.read("workdir", _workdir, otherwise=None),
+        workdir=request.read("workdir", _workdir, otherwise=_first_target(uploads)),
         run_as=request.read("run_as", check_run_as, otherwise=None),
         shm_size=request.quantity("shm_size", parse_amount, otherwise=None),
         time_limit=time_limit,
@@ -203,6 +206,8 @@ def _spec(request: Request, env: Mapping[str, str], default_user: str) -> TaskSp
         preemptible=request.quantity("preemptible", check_flag, otherwise=False),
         retries=retries,
         retry_on=retry_on,
+        uploads=uploads,
+        downloads=check_downloads(_texts(request, "downloads")),
         after=check_after(request.body["after"]) if request.body.get("after") else (),
         on_unmet=request.read("on_unmet", _on_unmet, otherwise=OnUnmet.CANCEL),
         task_type=request.read("task_type", check_task_type, otherwise=None),
@@ -347,6 +352,16 @@ def _items(request: Request, field: str) -> list[object]:
     if not isinstance(value, list | tuple):
         raise _refuse(field, value, "give a list")
     return list(value)
+
+
+def _texts(request: Request, field: str) -> list[str]:
+    items = enumerate(_items(request, field))
+    return [_text(item, what=f"{field}[{index}]") for index, item in items]
+
+
+def _first_target(uploads: tuple[str, ...]) -> str | None:
+    """Where the command starts, where nothing else is said: in what was uploaded first."""
+    return upload_of(uploads[0]).to if uploads else None
 
 
 def _check_size(shell: str | None, argv: tuple[str, ...], mounts: tuple[str, ...]) -> None:

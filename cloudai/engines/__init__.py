@@ -8,15 +8,25 @@ answered that it cannot be done.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from cloudai.core.endings import Ending
 from cloudai.core.errors import NotFound
+from cloudai.core.files import Parcel
 from cloudai.core.model import ContainerSight, TaskSpec, WorkerSight
 from cloudai.shells import Terminal
+
+NOTHING = Parcel()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +44,8 @@ class Order:
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """What each of the files of ``spec.secrets`` holds, by its place in the container. Given on
     memory-backed storage of the worker, and gone with the container."""
+    parcel: Parcel = NOTHING
+    """What is to be in the container before it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,14 @@ class ImageMissing:
 
 
 @dataclass(frozen=True, slots=True)
+class FilesMissing:
+    """What it brings along is not on the worker: put it there, then start again."""
+
+    have: Mapping[str, int]
+    """pack -> bytes of it that are there."""
+
+
+@dataclass(frozen=True, slots=True)
 class CannotStart:
     """It will not run there however often it is tried; nothing is left behind."""
 
@@ -69,7 +89,7 @@ class CannotStart:
     exit_code: int | None = None
 
 
-Outcome = Running | NotAdmitted | ImageMissing | CannotStart
+Outcome = Running | NotAdmitted | ImageMissing | FilesMissing | CannotStart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +216,21 @@ class Finding:
     """Not right, and tasks run all the same."""
 
 
+async def _nothing() -> AsyncGenerator[bytes, None]:
+    return
+    yield b""
+
+
+@dataclass(slots=True)
+class Fetched:
+    """A tar stream out of a container."""
+
+    chunks: AsyncIterator[bytes] = field(default_factory=_nothing)
+    """From where it was asked for on; ends only when all of it came."""
+    digest: str = ""
+    """Once ``chunks`` ended: the SHA-256 of the whole stream, as the worker says."""
+
+
 class Engine(Protocol):
     """One worker's engine."""
 
@@ -233,6 +268,27 @@ class Engine(Protocol):
 
         Nothing of an image that was cut on its way stays. Raises ``EngineFailed`` where it is
         for another kind of processor, before anything is sent, and with the engine's word."""
+
+    async def put(
+        self, store_id: str, pack: str, data: AsyncIterator[bytes], *, begin: int, size: int
+    ) -> None:
+        """Puts a pack of ``size`` bytes on the worker, from byte ``begin`` on, which is how much
+        is there. Its name is its SHA-256; it is there whole, and checked, or not at all, and what
+        came of it can be gone on with. ``EngineFailed`` where the worker cannot keep it."""
+
+    async def forget_files(self, store_id: str) -> None:
+        """Takes away all that was put there for that store's tasks; nothing there is fine."""
+
+    def fetch(
+        self, container_id: str, path: str, *, begin: int = 0
+    ) -> AbstractAsyncContextManager[Fetched]:
+        """A folder or file out of a container, whether it runs or not, as a tar stream: the same
+        bytes each time, of one that does not run. Raises ``NotFound`` where there is nothing of
+        that path, ``ContainerGone``."""
+
+    async def copy_in(self, container_id: str, data: AsyncIterator[bytes]) -> None:
+        """Unpacks a tar stream at the root of a container. Raises ``EngineFailed``,
+        ``NotFound``, ``ContainerGone``."""
 
     async def look(self, assignment_id: str) -> ContainerSight | None:
         """One container by name, whole; ``None`` only when the engine says it is not there."""

@@ -8,6 +8,7 @@ is a ``FakeWorker``; the fake engine is one controller's connection to it, with 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shlex
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -17,12 +18,20 @@ from enum import StrEnum
 from typing import TypeVar
 
 from cloudai.core.endings import Ending
-from cloudai.core.errors import ContainerGone, EngineFailed, Indeterminate, WorkerUnreachable
+from cloudai.core.errors import (
+    ContainerGone,
+    EngineFailed,
+    Indeterminate,
+    NotFound,
+    WorkerUnreachable,
+)
 from cloudai.core.model import ContainerSight, Phase, WorkerSight
 from cloudai.shells import Terminal
 
 from . import (
     CannotStart,
+    Fetched,
+    FilesMissing,
     Finding,
     Happening,
     ImageMissing,
@@ -165,6 +174,49 @@ class FakeEngine:
         await self._call("ship", image.id, lambda: self._ship(image))
         return replace(shipment, sent=size, done=size)
 
+    async def put(
+        self, store_id: str, pack: str, data: AsyncIterator[bytes], *, begin: int, size: int
+    ) -> None:
+        packs = self.worker.packs.setdefault(store_id, {})
+        came = packs.get(f"{pack}.part", b"")
+        if len(came) != begin:
+            raise Indeterminate(f"{len(came)} bytes are there, not {begin}")
+        async for chunk in data:
+            came += chunk
+            packs[f"{pack}.part"] = came
+            await self._call("put", pack, lambda: None)
+        if len(came) == size and hashlib.sha256(came).hexdigest() == pack:
+            packs[pack] = packs.pop(f"{pack}.part")
+
+    async def forget_files(self, store_id: str) -> None:
+        await self._call(
+            "forget_files", store_id, lambda: self.worker.packs.pop(store_id, None) and None
+        )
+
+    @asynccontextmanager
+    async def fetch(
+        self, container_id: str, path: str, *, begin: int = 0
+    ) -> AsyncIterator[Fetched]:
+        container = await self._call("fetch", container_id, lambda: self._named(container_id))
+        whole = self.worker.results.get((container.sight.assignment_id, path))
+        if whole is None:
+            raise NotFound(f"Could not find the file {path} in container {container_id}")
+        fetched = Fetched()
+
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            for at in range(begin, len(whole), 4096):
+                await self._call("fetched", container_id, lambda: None)
+                yield whole[at : at + 4096]
+            fetched.digest = hashlib.sha256(whole).hexdigest()
+
+        fetched.chunks = chunks()
+        yield fetched
+
+    async def copy_in(self, container_id: str, data: AsyncIterator[bytes]) -> None:
+        container = await self._call("copy_in", container_id, lambda: self._named(container_id))
+        name = container.sight.assignment_id
+        self.worker.filled[name] = b"".join([chunk async for chunk in data])
+
     async def look(self, assignment_id: str) -> ContainerSight | None:
         return await self._call("look", assignment_id, lambda: self._look(assignment_id))
 
@@ -297,11 +349,19 @@ class FakeEngine:
             image = order.spec.ship_image or order.spec.image
             if worker.images is not None and image not in worker.images:
                 return ImageMissing()
+            packs = worker.packs.get(order.store_id, {})
+            if lacking := [pack for pack in order.parcel.packs if pack not in packs]:
+                return FilesMissing({pack: len(packs.get(f"{pack}.part", b"")) for pack in lacking})
             if isinstance(refused := self._create(order), NotAdmitted):
                 return refused
         worker.settle()
         sight = worker.containers[name].sight
         if sight.phase is Phase.CREATED and not sight.error:
+            if order.parcel.pieces:
+                packs = worker.packs[order.store_id]
+                worker.filled[name] = b"".join(
+                    packs[pack][begin : begin + size] for pack, begin, size in order.parcel.pieces
+                )
             sight = worker.start(name)
         if sight.started_at is None:
             worker.vanish(name)

@@ -169,6 +169,12 @@ class FakeWorker:
         """assignment -> how often a process was started for it. More than one is a bug."""
         self.commands: dict[str, tuple[int, bytes]] = {}
         """What ``execute`` answers to a command: exit code and output."""
+        self.packs: dict[str, dict[str, bytes]] = {}
+        """store -> what was put there for its tasks, by name; incomplete ones end in .part."""
+        self.filled: dict[str, bytes] = {}
+        """container -> the stream that it was filled with before its start."""
+        self.results: dict[tuple[str, str], bytes] = {}
+        """(container, path) -> the tar stream that is fetched there."""
         self.log_room = 10**12
         """See ``Engine.log_room``."""
         self.engine_started = self.clock()

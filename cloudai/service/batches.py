@@ -57,6 +57,8 @@ class Batches:
         elements = array_of(body)
         assert elements is not None
         [spec] = await service.tied_to_images([spec])
+        if not dry_run:
+            (spec,) = await asyncio.to_thread(service.files.with_files, [spec])
         array, begin = new_id("task", at), begin_of(body, at)
         specs = list(elements_of(spec, array, elements))
         if spec.after:
@@ -193,7 +195,9 @@ class Batches:
         tasks: list[Task] = []
         values: dict[str, Mapping[str, str]] = {}
         left_out: set[str] = set()
-        for planned in read.tasks:
+        specs = self.service.files.with_files([planned.spec for planned in read.tasks])
+        for planned, spec in zip(read.tasks, specs, strict=True):
+            planned = replace(planned, spec=spec)
             mark = fingerprint(planned.spec, planned.env, store.id)
             if done[mark] > 0:
                 done[mark] -= 1
@@ -277,6 +281,8 @@ class Batches:
                 old, id=new_id("batch", at), once_key=None, created_at=at, size=len(again)
             )
         tasks = _renewed(again, at, batch.id if batch else None)
+        specs = await asyncio.to_thread(service.files.with_files, [task.spec for task in tasks])
+        tasks = [replace(task, spec=spec) for task, spec in zip(tasks, specs, strict=True)]
         new_values = {
             new.id: values[old.id] for old, new in zip(again, tasks, strict=True) if values[old.id]
         }

@@ -19,6 +19,7 @@ from typing import ParamSpec, TypeVar
 
 from cloudai.archive import LEAST_LIMIT, LIMIT, Archive
 from cloudai.core.errors import Conflict, InvalidInput, NotFound, TaskNotFound
+from cloudai.core.files import uploads_of
 from cloudai.core.groups import read_group
 from cloudai.core.lifecycle import Event, StopAsked
 from cloudai.core.model import (
@@ -36,6 +37,7 @@ from cloudai.core.secrets import secret_name, secret_target
 from cloudai.core.units import parse_docker_size, show_gib
 from cloudai.core.usage import Ledger, Used, run_of
 from cloudai.crash import point
+from cloudai.files import Files
 from cloudai.registries import Login, Registries
 from cloudai.secrets import Secrets
 from cloudai.store import Located, Store
@@ -114,6 +116,10 @@ class Service:
         self._ledger: Ledger | None = None
         self._unfinished: Unfinished | None = None
         self.archive = Archive(home / "logs", limit=log_limit)
+        self.files = Files(home / "files")
+        self.forgot_uploads = True
+        """A task that brought something along may have been forgotten since it was last seen
+        which workers still need what they have."""
 
     async def open(self) -> None:
         """Opens the database, migrating it where needed. Raises ``StoreFailed``."""
@@ -121,6 +127,7 @@ class Service:
         active, _ = await self.unfinished()
         await self.in_thread(self.vault.sweep, {name for task in active for name in kept_as(task)})
         await self.in_thread(self.secrets.sweep)
+        await asyncio.to_thread(self.files.sweep, lambda: trees_of(active))
 
     async def close(self) -> None:
         store = getattr(self, "store", None)
@@ -219,6 +226,8 @@ class Service:
             self.allow([spec])
         [spec] = await self.tied_to_images([spec])
         await self.check_secrets([spec])
+        if not dry_run:
+            (spec,) = await asyncio.to_thread(self.files.with_files, [spec])
         at = now()
         task = self.new(spec, at, direct=direct, begin=begin_of(body, at))
         if dry_run:
@@ -345,6 +354,8 @@ class Service:
         self.allow([member.spec for member in members])
         await self.check_secrets([member.spec for member in members])
         specs = await self.tied_to_images([member.spec for member in members])
+        if not dry_run:
+            specs = await asyncio.to_thread(self.files.with_files, specs)
         tasks = [self.new(spec, at) for spec in specs]
         if dry_run:
             return tasks, True
@@ -533,7 +544,18 @@ class Service:
                     hint="try again once the worker is reachable and the log is home",
                 )
         await self.in_thread(self._forget, task.id)
+        if task.spec.uploads:
+            await self._forget_uploads(task.spec)
         return task
+
+    async def _forget_uploads(self, spec: TaskSpec) -> None:
+        """What only that task brought along; what of it is on workers goes, too (see the
+        controller's ``Carrier``)."""
+        trees = trees_of_spec(spec)
+        others = await self.in_thread(lambda: {one for one in trees if self.store.any_with(one)})
+        if gone := trees - others:
+            await asyncio.to_thread(self.files.drop, gone)
+        self.forgot_uploads = True
 
     async def adopt(self, task: Task) -> Task:
         """Remembers a task that runs already. Raises ``Conflict`` for an id that is there."""
@@ -567,6 +589,15 @@ class Service:
         self.archive.drop(task_id)
         point("forget.log")
         self.vault.drop(task_id)
+
+
+def trees_of_spec(spec: TaskSpec) -> set[str]:
+    """What it brings along, as ``files`` keeps it."""
+    return {one.tree for one in uploads_of(spec) if one.tree}
+
+
+def trees_of(tasks: Sequence[Task]) -> set[str]:
+    return {tree for task in tasks if task.spec.uploads for tree in trees_of_spec(task.spec)}
 
 
 def bundle_of(spec: TaskSpec) -> str | None:

@@ -457,6 +457,26 @@ class Store:
                     task_id=task_id,
                 )
 
+    # -------------------------------------------------------------- uploads
+
+    def any_with(self, text: str) -> bool:
+        """Whether the spec of any task holds that text: letters and digits."""
+        wanted = select(TASK.c.id).where(TASK.c.spec.contains(text, autoescape=True)).limit(1)
+        with self._database.read() as connection:
+            return connection.execute(wanted).first() is not None
+
+    def workers_with_uploads(self) -> set[str]:
+        """Where tasks that brought something along are or were, of those that are not
+        forgotten."""
+        wanted = (
+            select(ASSIGNMENT.c.worker_id)
+            .distinct()
+            .select_from(ASSIGNMENT.join(TASK, TASK.c.id == ASSIGNMENT.c.task_id))
+            .where(TASK.c.spec.contains('"uploads":', autoescape=True))
+        )
+        with self._database.read() as connection:
+            return set(connection.execute(wanted).scalars())
+
     # -------------------------------------------------------------- workers
 
     def set_draining(

@@ -18,7 +18,7 @@ from tests.fleet.cloudai_home import Home, a_home
 from tests.fleet_lab import Fleet, FleetError, Worker
 from tests.fleet_lab.fleet import reserved_root
 
-from . import scheduling
+from . import files, scheduling
 from .commands import help_text, questions
 from .lines import lines_by_room
 from .report import report
@@ -46,6 +46,9 @@ def main(rounds: int, bridge: bool, as_json: bool) -> None:
         print(report(conditions, groups, lines))
         print()
         for line in scheduling.lines():
+            print(line, flush=True)
+        print()
+        for line in files.lines():
             print(line, flush=True)
 
 

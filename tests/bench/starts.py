@@ -30,7 +30,7 @@ def cloudai(*words: str) -> list[str]:
 
 def starts(home: Home, worker: Worker, *, rounds: int, folder: Path) -> Group:
     """``folder``: for the OpenSSH client's settings and control socket; short."""
-    with _openssh(worker, folder) as env:
+    with openssh(worker, folder) as env:
         run = ("docker", "run", "-d", *IMAGE)
         samples: dict[str, Sample] = {
             "cloudai dispatch (controller warm)": lambda: _dispatch(home, worker),
@@ -72,7 +72,7 @@ def _demand_none(worker: Worker) -> None:
 
 
 @contextlib.contextmanager
-def _openssh(worker: Worker, folder: Path) -> Iterator[dict[str, str]]:
+def openssh(worker: Worker, folder: Path) -> Iterator[dict[str, str]]:
     """The environment in which ``ssh`` knows the worker by two names, one of them warm."""
     config = folder / "ssh_config"
     config.write_text(

@@ -22,6 +22,7 @@ from . import (
     on_anything,
     on_connections,
     on_engines,
+    on_files,
     on_homes,
     on_tries,
     on_workers,
@@ -30,7 +31,16 @@ from .checker import Kind, Violation, check
 from .faults import FAULTS, Fault
 from .lab import a_lab
 
-ROOMS = (on_connections, on_engines, on_homes, on_workers, on_tries, on_anything, at_scale)
+ROOMS = (
+    on_connections,
+    on_engines,
+    on_files,
+    on_homes,
+    on_workers,
+    on_tries,
+    on_anything,
+    at_scale,
+)
 """Imported for what they register."""
 COLUMNS = (Kind.LOST, Kind.DOUBLED, Kind.FALSE)
 

@@ -95,14 +95,15 @@ class Laptop(Home):
         cpus: float = 0.2,
         env: Mapping[str, str] | None = None,
         time_limit: float | None = None,
+        fields: Mapping[str, object] | None = None,
         **more: str,
     ) -> str:
         """A job that writes numbered lines, and says itself when it begins and ends. Asked for
         again until it is acknowledged, as cron would: with the same key it is the same task.
 
-        ``held``: it runs until the faults are taken back. ``tail``: shell text that comes
-        after. ``more``: the environment of the controller that is started for it, where none
-        runs.
+        ``fields``: more of the request's body. ``held``: it runs until the faults are taken
+        back. ``tail``: shell text that comes after. ``more``: the environment of the
+        controller that is started for it, where none runs.
         """
         if held:
             self.lab.hold()
@@ -118,6 +119,7 @@ class Laptop(Home):
             "mounts": [f"type=bind,src={self.lab.witnessed},dst=/w"],
             "grace": 1,
             "idempotency_key": name,
+            **(fields or {}),
         }
         if time_limit is not None:
             body["time_limit"] = time_limit

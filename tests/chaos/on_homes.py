@@ -96,18 +96,37 @@ def visit(lab: Lab, laptop: Laptop, name: str) -> None:
             assert copy.exists()
         case "cron":
             visit_schedule(lab, laptop, worker.name, job, name)
+        case "files" | "upload" | "download":
+            code, home = laptop.folder / "code", laptop.folder / f"home-{job}"
+            some_code(code)
+            bring = f"mkdir /out; cat /workspace/a /workspace/b/c >/out/both; {STAYS}"
+            fields = {"uploads": [str(code)], "downloads": [f"/out:{home}"]}
+            task = laptop.submit(
+                job, worker=worker, lines=3, pause=0.1, tail=bring, fields=fields, **wish
+            )
+            laptop.ended(task)
+            lab.expected[task] = (job, 3)
+            both = (code / "a").read_bytes() + (code / "b" / "c").read_bytes()
+            assert (home / "both").read_bytes() == both, "what came home is not what was sent"
         case "cancel" | "stop":
             task = laptop.submit(job, worker=worker, held=True, **wish)
             laptop.until_running(task)
             laptop.cancel(task)
             until(lambda: laptop.task_of(task)["status"] in ("stopping", "cancelled"), "it stops")
         case "forget":
-            task = laptop.submit(job, worker=worker, lines=1, **wish)
+            code = laptop.folder / "code"
+            some_code(code)
+            fields = {"uploads": [str(code)]}
+            task = laptop.submit(job, worker=worker, lines=1, fields=fields, **wish)
             laptop.ended(task)
             lab.history.forgotten.add(task)
             lab.expected.pop(task)
+            cache = worker.home / ".cache" / "cloudai" / store_of(laptop)
+            assert list(cache.iterdir())
             for _ in range(2):
                 laptop.ask("rm", "rm", task, task_id=task)
+            # The next controller, too, knows what is to be taken away.
+            until(lambda: laptop.ask("workers", "workers") and not cache.exists(), "it is tidy")
         case "register":
             laptop.inventory.write_text("workers: {}\n")
             (laptop.folder / "known_hosts").unlink()
@@ -163,6 +182,22 @@ def visit_schedule(lab: Lab, laptop: Laptop, worker: str, job: str, name: str) -
     laptop.names[job] = task["task_id"]
     lab.jobs[task["task_id"]] = job
     lab.expected[task["task_id"]] = (job, 2)
+
+
+STAYS = "sleep 0.1"
+"""So that its end is seen by itself."""
+
+
+def some_code(folder: Path) -> None:
+    """A folder to be uploaded."""
+    (folder / "b").mkdir(parents=True, exist_ok=True)
+    (folder / "a").write_bytes(os.urandom(300_000))
+    (folder / "b" / "c").write_bytes(os.urandom(1000))
+
+
+def store_of(laptop: Laptop) -> str:
+    """The id of its store."""
+    return str(json.loads((laptop.folder / "cloudai.db.opened").read_bytes())["id"])
 
 
 def insist(laptop: Laptop, *words: str, **more: str) -> str:

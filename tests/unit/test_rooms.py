@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "archive": {"crash", "core", "disk"},
     "batches": {"core", "expressions"},
     "tasktypes": {"core", "batches", "expressions"},
+    "files": {"crash", "core", "disk"},
     "service": {
         "crash",
         "core",
@@ -38,6 +39,7 @@ MAY_IMPORT = {
         "batches",
         "expressions",
         "tasktypes",
+        "files",
     },
     "controller": {
         "crash",
@@ -48,6 +50,8 @@ MAY_IMPORT = {
         "service",
         "store",
         "archive",
+        "files",
+        "disk",
         "crontimes",
     },
     "api": {
@@ -69,7 +73,7 @@ MAY_IMPORT = {
     "markup": {"plain"},
     "records": {"core", "markup"},
     "graph": {"markup"},
-    "cli": {"core", "client", "daemon", "simulate", "plain", "records", "graph"},
+    "cli": {"core", "client", "daemon", "simulate", "plain", "records", "graph", "files"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -79,6 +83,7 @@ implementation (checked below)."""
 HOMES = {
     "asyncssh": {"shells"},
     "tenacity": {"shells"},
+    "pathspec": {"files"},
     "jinja2": {"scripts", "expressions"},
     "sqlmodel": {"store"},
     "sqlalchemy": {"store"},

@@ -212,6 +212,23 @@ VALUES = {
     "host": "unix:///run/docker.sock",
     "container": "0" * 64,
     "tty": 1,
+    "start_by": ["run", "-d"],
+    "pieces": [],
+    "sizes": {},
+    "wanted": [],
+    "fill_seconds": 1,
+    "pack": "0" * 64,
+    "begin": 0,
+    "rest": 1,
+    "size": 1,
+    "path": "/a b",
+}
+FILLED = {
+    **VALUES,
+    "start_by": ["create"],
+    "pieces": [("a" * 64, 0, 512), ("b" * 64, 512, 1024)],
+    "sizes": {"a" * 64: 512, "b" * 64: 2048},
+    "wanted": [f"{'a' * 64}:512", f"{'b' * 64}:2048"],
 }
 
 
@@ -222,7 +239,8 @@ VALUES = {
 )
 @pytest.mark.parametrize("gpu_by", ["gpus", "cdi"])
 def test_every_script_is_shell_that_parses(name: str, shell: list[str], gpu_by: str) -> None:
-    text = scripts.render(name, **{**VALUES, "gpu_by": gpu_by})
+    values = VALUES if gpu_by == "gpus" else FILLED
+    text = scripts.render(name, **{**values, "gpu_by": gpu_by})
     done = subprocess.run([*shell, "-n"], input=text, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -16,9 +16,10 @@ import pytest
 
 from cloudai.core.errors import EngineFailed, Indeterminate
 from cloudai.core.model import Resources, TaskSpec, WorkerSpec
-from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Running
+from cloudai.engines import NOTHING, CannotStart, ImageMissing, NotAdmitted, Order, Running
 from cloudai.engines.docker import command
 from cloudai.engines.docker.admission import LockHeld, Undo, parse_start
+from cloudai.engines.docker.files import of_start
 from cloudai.engines.docker.secret_files import secret_files
 from cloudai.scripts import render
 
@@ -92,6 +93,7 @@ def script(
         cpus=4,
         memory=2**33,
         data_root=str(folder),
+        **of_start(NOTHING),
         **command.admission(spec, WorkerSpec(id="gpu1")),
     )
 
@@ -512,7 +514,7 @@ def secrets_folder() -> Iterator[Path]:
 
 
 def removal() -> str:
-    return render("remove", docker_host="", name=ORDER.assignment_id)
+    return render("remove", docker_host="", name=ORDER.assignment_id, noted=0)
 
 
 def test_secrets_are_written_whole_and_go_with_the_container(

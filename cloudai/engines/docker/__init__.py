@@ -19,6 +19,7 @@ from cloudai.core.errors import EngineFailed, Indeterminate, InvalidInput, Worke
 from cloudai.core.model import ContainerSight, Phase, TaskSpec, WorkerSight, WorkerSpec
 from cloudai.engines import (
     CannotStart,
+    Fetched,
     Finding,
     Happening,
     ImageSource,
@@ -36,7 +37,7 @@ from cloudai.engines.groups import group_env
 from cloudai.scripts import render
 from cloudai.shells import Reply, Shell, Terminal
 
-from . import command, labels
+from . import command, files, labels
 from .admission import LockHeld, Undo, parse_start
 from .api_watch import Way
 from .doctor import Examination, judge
@@ -77,7 +78,7 @@ class DockerEngine:
 
     async def probe(self) -> WorkerSight:
         """See ``Engine.probe``; ``EngineFailed`` where the worker answers and Docker does not."""
-        reply = await self._run("probe", PROBE_TIMEOUT)
+        reply = await self._run("probe", PROBE_TIMEOUT, held_format=command.HELD)
         sight = parse_probe(reply.text, self._spec)
         self._learned = learn(reply.text, sight)
         return sight
@@ -121,8 +122,11 @@ class DockerEngine:
     async def _admitted(self, script: str, order: Order) -> Outcome | Undo:
         """Asks until the worker's lock was had: a waiting start must not outlive its sender."""
         deadline = time.monotonic() + LOCK_PATIENCE
+        timeout = START_TIMEOUT
+        if order.parcel.pieces:
+            timeout += files.at_disk_speed(order.parcel.size)
         while True:
-            reply = await self._shell.run(script, timeout=START_TIMEOUT)
+            reply = await self._shell.run(script, timeout=timeout)
             outcome = parse_start(reply.text, order, worker_id=self._spec.id)
             if not isinstance(outcome, LockHeld):
                 return outcome
@@ -167,6 +171,7 @@ class DockerEngine:
             cpus=learned.cpus,
             memory=learned.memory,
             data_root=learned.data_root,
+            **files.of_start(order.parcel),
             **command.admission(spec, self._spec),
         )
 
@@ -295,6 +300,51 @@ class DockerEngine:
             self._demand(parts, "remove", assignment_id)
         elif state not in ("", "removing"):
             raise EngineFailed(f"{assignment_id} is {state} on {self._spec.id}: not removed")
+
+    # --- files
+
+    async def put(
+        self, store_id: str, pack: str, data: AsyncIterator[bytes], *, begin: int, size: int
+    ) -> None:
+        """See ``Engine.put``."""
+        await files.put(
+            self._shell,
+            data,
+            worker_id=self._spec.id,
+            store_id=store_id,
+            pack=pack,
+            begin=begin,
+            size=size,
+        )
+
+    async def forget_files(self, store_id: str) -> None:
+        """See ``Engine.forget_files``."""
+        reply = await self._shell.run(render("forget_files", store=store_id), timeout=120)
+        if reply.text.strip() != "gone":
+            raise EngineFailed(f"{self._spec.id} did not remove ~/.cache/cloudai/{store_id}")
+
+    @asynccontextmanager
+    async def fetch(
+        self, container_id: str, path: str, *, begin: int = 0
+    ) -> AsyncIterator[Fetched]:
+        """See ``Engine.fetch``."""
+        async with files.fetch(
+            self._shell,
+            docker_host=self._spec.engine_socket or "",
+            container_id=container_id,
+            path=path,
+            begin=begin,
+        ) as fetched:
+            yield fetched
+
+    async def copy_in(self, container_id: str, data: AsyncIterator[bytes]) -> None:
+        """See ``Engine.copy_in``."""
+        await files.copy_in(
+            self._shell,
+            data,
+            docker_host=self._spec.engine_socket or "",
+            container_id=container_id,
+        )
 
     def preview(self, order: Order) -> str:
         """See ``Engine.preview``."""

@@ -9,10 +9,19 @@ from typing import Any
 from cloudai.core.errors import EngineFailed, Indeterminate
 from cloudai.core.gpus import Wish
 from cloudai.core.model import GIB, ContainerSight, Phase
-from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Outcome, Running
+from cloudai.engines import (
+    CannotStart,
+    FilesMissing,
+    ImageMissing,
+    NotAdmitted,
+    Order,
+    Outcome,
+    Running,
+)
 
 from .containers import mapping, sight_of
 from .failures import why_not_started
+from .files import missing, why_not_filled
 from .parts import Parts, whole_number
 
 NAMES = {"cpu": "CPU", "memory": "memory", "storage": "storage", "gpu": "GPU"}
@@ -45,6 +54,10 @@ def parse_start(text: str, order: Order, *, worker_id: str) -> Outcome | Undo | 
                 return _refused(parts, order, rest[0], available, required)
         case "image-missing":
             return ImageMissing()
+        case "files-missing":
+            return FilesMissing(missing(parts))
+        case "unfilled":
+            return CannotStart(why_not_filled(parts, worker_id))
         case "stranger":
             return CannotStart(_stranger(parts, order))
         case "failed":

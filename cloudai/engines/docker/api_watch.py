@@ -26,12 +26,14 @@ from cloudai.shells import Shell, Terminal
 from . import labels
 from .api_http import Answer, EngineHttp, path_of, whole_object
 from .api_logs import ContainerLog
-from .containers import killed_for_unknown_reason, moment, name_of, sight_of
+from .containers import killed_for_unknown_reason, listed, moment, name_of, sight_of
 from .log_records import LogPlace
 
 Way = Literal["api", "cli"]
 T = TypeVar("T")
 
+DESCRIBED_WITHIN = 8.0
+"""Seconds in which an engine describes one container that it has not locked."""
 SECOND_LOOK = 0.3
 """Seconds after which the engine surely knows whether a kill was for lack of memory."""
 FRESH = timedelta(seconds=5)
@@ -68,16 +70,19 @@ class ApiWatch:
         return self._way
 
     async def observe(self) -> tuple[ContainerSight, ...]:
-        listed = await self._http.call("/containers/json", {"all": "1", "filters": _ours()})
-        ids = [str(entry["Id"]) for entry in _entries(listed)]
-        sights = await _together(self._inspect(container_id) for container_id in ids)
+        found = await self._http.call("/containers/json", {"all": "1", "filters": _ours()})
+        sights = await _together(self._described(entry) for entry in _entries(found))
         return tuple(sight for sight in sights if sight is not None)
 
     async def look(self, name: str) -> ContainerSight | None:
         try:
-            answer = await self._http.call(path_of(name, "json"))
+            answer = await self._http.call(path_of(name, "json"), timeout=DESCRIBED_WITHIN)
         except ContainerGone:
             return None
+        except Indeterminate:
+            if (as_listed := await self._listed(name)) is None:
+                raise
+            return as_listed
         found = name_of(whole_object(answer))
         if found != name:
             # The engine also takes the beginning of an id for a name.
@@ -163,9 +168,26 @@ class ApiWatch:
     async def close(self) -> None:
         await self._doors.aclose()
 
+    async def _described(self, entry: Mapping[str, Any]) -> ContainerSight | None:
+        """One of a list. The engine describes none that files are copied into, or out of, until
+        that is done: then what the list says, and nothing of one that has ended."""
+        try:
+            return await self._inspect(str(entry["Id"]))
+        except Indeterminate:
+            await self._http.ping()
+            return sight_of(_as_listed(entry))
+
+    async def _listed(self, name: str) -> ContainerSight | None:
+        filters = json.dumps({"name": [f"^/{name}$"], "label": [labels.ASSIGNMENT]})
+        found = _entries(
+            await self._http.call("/containers/json", {"all": "1", "filters": filters})
+        )
+        return sight_of(_as_listed(found[0])) if len(found) == 1 else None
+
     async def _inspect(self, container_id: str) -> ContainerSight | None:
         try:
-            return await self._sight(await self._http.call(path_of(container_id, "json")))
+            path = path_of(container_id, "json")
+            return await self._sight(await self._http.call(path, timeout=DESCRIBED_WITHIN))
         except ContainerGone:
             return None
 
@@ -184,9 +206,14 @@ class ApiWatch:
         async def read(container_id: str) -> tuple[str, dict[str, Any]] | None:
             path = path_of(container_id, "stats")
             try:
-                answer = await self._http.call(path, {"stream": "false", "one-shot": "true"})
+                answer = await self._http.call(
+                    path, {"stream": "false", "one-shot": "true"}, timeout=DESCRIBED_WITHIN
+                )
             except ContainerGone:
                 return None
+            except Indeterminate:
+                await self._http.ping()
+                return None  # locked: see _described
             reading = whole_object(answer)
             return (container_id, reading) if moment(reading.get("read")) else None
 
@@ -273,6 +300,19 @@ def _ours(**more: list[str]) -> str:
 
 def _our_events() -> str:
     return json.dumps({"type": ["container"], "label": [labels.ASSIGNMENT], "event": ACTIONS})
+
+
+def _as_listed(entry: Mapping[str, Any]) -> dict[str, object]:
+    names, named = entry.get("Names"), entry.get("Labels")
+    name = names[0] if isinstance(names, list) and names else ""
+    image = entry.get("Image")
+    return listed(
+        str(entry["Id"]),
+        str(name),
+        str(entry.get("State")),
+        named if isinstance(named, dict) else {},
+        image if isinstance(image, str) else "",
+    )
 
 
 def _entries(answer: Answer) -> list[dict[str, Any]]:

@@ -25,26 +25,14 @@ from cloudai.engines.groups import is_member
 from cloudai.scripts import render
 
 from . import labels
+from .containers import HELD_LABELS
 
 HELD = "\t".join(
     [
         "{{.ID}}",
         "{{.Names}}",
         "{{.State}}",
-        *(
-            f'{{{{.Label "{label}"}}}}'
-            for label in (
-                labels.CPU_MILLI,
-                labels.MEMORY,
-                labels.STORAGE,
-                labels.GPU_MILLI,
-                labels.GPUS,
-                labels.ASSIGNMENT,
-                labels.STORE,
-                labels.TASK,
-                labels.GPU_MEMORY,
-            )
-        ),
+        *(f'{{{{.Label "{label}"}}}}' for label in HELD_LABELS),
     ]
 )
 """One line of ``docker ps`` for admission: $1 id, $2 name, $3 state, $4 to $8 what it holds,

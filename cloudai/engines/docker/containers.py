@@ -19,6 +19,18 @@ FULL_ID = re.compile(r"[0-9a-f]{64}")
 SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
 UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 LARGEST = 2**63 - 1
+HELD_LABELS = (
+    labels.CPU_MILLI,
+    labels.MEMORY,
+    labels.STORAGE,
+    labels.GPU_MILLI,
+    labels.GPUS,
+    labels.ASSIGNMENT,
+    labels.STORE,
+    labels.TASK,
+    labels.GPU_MEMORY,
+)
+"""What stands in a line of ``docker ps`` after id, name and state."""
 KILLED = 137
 
 
@@ -69,6 +81,31 @@ def _finished_at(state: Mapping[str, object], started_at: datetime | None) -> da
     if finished_at is None or started_at is None:
         return finished_at
     return max(finished_at, started_at)
+
+
+def document_of_held(line: str) -> dict[str, object]:
+    """A line of ``docker ps`` (see ``command.HELD``), as far as it goes, as a description. Of one
+    that has ended it says too little, and nothing is made of it."""
+    words = line.split("\t")
+    if len(words) != len(HELD_LABELS) + 3:
+        return {}
+    named = dict(zip(HELD_LABELS, words[3:], strict=True))
+    return listed(words[0], words[1], words[2], named)
+
+
+def listed(
+    container_id: str, name: str, state: str, named: Mapping[str, object], image: str = ""
+) -> dict[str, object]:
+    """What a list of containers tells of one, as a description of one that lives, or was never
+    started; nothing for another."""
+    if state not in ("created", "running", "paused"):
+        return {}
+    return {
+        "Id": container_id,
+        "Name": name,
+        "Config": {"Labels": {key: value for key, value in named.items() if value}, "Image": image},
+        "State": {"Status": state},
+    }
 
 
 def name_of(document: Mapping[str, object]) -> str:

@@ -13,7 +13,7 @@ from cloudai.core.errors import EngineFailed, Indeterminate
 from cloudai.core.model import EngineFacts, Gpu, GpuProcess, WorkerSight, WorkerSpec
 
 from .command import OPEN_FILES
-from .containers import sight_of
+from .containers import document_of_held, sight_of
 from .parts import TOO_LATE, Parts, whole_number
 
 CDI_BY_GPUS = 29
@@ -55,9 +55,17 @@ def parse_probe(text: str, spec: WorkerSpec) -> WorkerSight:
     gpus, trouble = _gpus(parts)
     if parts.status("ids") != 0:
         raise Indeterminate(f"Docker on {spec.id} did not list its containers: {parts.said('ids')}")
+    documents = list(parts.documents("container"))
     if parts.lines("ids") and parts.status("container") in TOO_LATE:
-        raise Indeterminate(f"Docker on {spec.id} did not describe its containers in time")
-    sights = (sight_of(document) for document in parts.documents("container"))
+        if parts.status("listed") != 0:
+            raise Indeterminate(f"Docker on {spec.id} did not describe its containers in time")
+        documents = [*parts.documents("each")]
+        described = {document.get("Id") for document in documents}
+        for line in parts.lines("listed"):
+            listed = document_of_held(line)
+            if listed.get("Id") not in described:
+                documents.append(listed)
+    sights = (sight_of(document) for document in documents)
     return WorkerSight(
         cpus=_number(facts.get("cpus", "")) or _count(info.get("NCPU")),
         memory=memory,
