@@ -122,6 +122,7 @@ class Batches:
             done,
             request.given("once_key") and body["once_key"],
             at,
+            dry_run=dry_run,
         )
         name = request.read("name", check_task_name, otherwise=plan.name)
         batch = Batch(
@@ -186,6 +187,8 @@ class Batches:
         done: Counter[str],
         once_key: Any,
         at: datetime,
+        *,
+        dry_run: bool,
     ) -> _Plan:
         """In a thread of its own: it may take seconds."""
         store = self.service.store
@@ -195,16 +198,17 @@ class Batches:
         tasks: list[Task] = []
         values: dict[str, Mapping[str, str]] = {}
         left_out: set[str] = set()
-        specs = self.service.files.with_files([planned.spec for planned in read.tasks])
+        specs = [planned.spec for planned in read.tasks]
+        if not dry_run:
+            specs = self.service.files.with_files(specs)
         for planned, spec in zip(read.tasks, specs, strict=True):
-            planned = replace(planned, spec=spec)
-            mark = fingerprint(planned.spec, planned.env, store.id)
+            mark = fingerprint(spec, planned.env, store.id)
             if done[mark] > 0:
                 done[mark] -= 1
                 left_out.add(planned.id)
                 continue
             spec = replace(
-                planned.spec,
+                spec,
                 batch=asked.batch_id,
                 entry=planned.entry.id,
                 fingerprint=mark,
