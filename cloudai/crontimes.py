@@ -57,6 +57,7 @@ def check_line(line: str) -> str:
             f"{shown(line)} has {len(parts)} field{'' if len(parts) == 1 else 's'}",
             "give five: minute, hour, day of the month, month, day of the week, as in"
             " 0 2 * * 1-5; or a word such as @daily",
+            hint="in quotes, so that the shell leaves the stars alone",
         )
     start = datetime(2024, 1, 1, tzinfo=UTC)
     try:
@@ -91,8 +92,8 @@ def _bad_field(parts: list[str], said: str) -> InvalidInput:
     return _refused(f"its {name} is {shown(part)}", f"give {right}; {_FORMS}")
 
 
-def _refused(why: str, right: str) -> InvalidInput:
-    return InvalidInput(f"line: {why}; {right}", field="line")
+def _refused(why: str, right: str, *, hint: str = "") -> InvalidInput:
+    return InvalidInput(f"line: {why}; {right}", hint=hint, field="line")
 
 
 def check_zone(name: str) -> str:
