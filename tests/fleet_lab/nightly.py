@@ -30,6 +30,7 @@ from .fleet import Fleet, reserved_root
 
 CLOUDAI = Path(sys.executable).parent / "cloudai"
 RATES = ("0.1", "0.03", "0.01", "0.003")
+SHOWN = 5
 READERS = 8
 """Of tasks and logs, at once."""
 
@@ -197,15 +198,24 @@ def _add_up(fleet: Fleet, home: Home, batch: str, figures: Figures, seeds: int) 
     figures.note("completed by worker", dict(sorted(Counter(o["worker_id"] for o in good).items())))
     wanted = Counter(f"lr={lr} seed={seed}" for lr in RATES for seed in range(seeds))
     wanted.update(["ready", "all done"])
-    with ThreadPoolExecutor(READERS) as pool:
-        logs = pool.map(lambda task: _log(home, task), full)
-    figures.expect("logs at home, each element of the matrix once", Counter(logs) == wanted, True)
+    figures.note("logs still on the worker that is away", whole - _right(home, full, wanted)[0])
     _order(full, figures)
     figures.note("from the first start to the last end", f"{_seconds(told):.0f} s")
     for worker in fleet.workers:
         worker.mend()
     _wait(lambda: not _left(fleet), 180, "no container is left on any worker", None)
     figures.expect("containers left on the workers", len(_left(fleet)), 0)
+    right, wrong = _right(home, full, wanted)
+    figures.expect("logs at home that are right, each once", right, whole)
+    for log in wrong[:SHOWN]:
+        figures.note("a log that is not", repr(log[:200]))
+
+
+def _right(home: Home, full: list[Any], wanted: Counter[str]) -> tuple[int, list[str]]:
+    """How many logs are what their tasks wrote, and the others."""
+    with ThreadPoolExecutor(READERS) as pool:
+        logs = Counter(pool.map(lambda task: _log(home, task), full))
+    return (logs & wanted).total(), list(logs - wanted)
 
 
 def _order(full: list[Any], figures: Figures) -> None:
@@ -224,7 +234,9 @@ def _log(home: Home, task: Any) -> str:
         http = HTTPConnection("controller")
         http.sock = link
         http.request("GET", f"/tasks/{task['task_id']}/logs")
-        return http.getresponse().read().decode().strip()
+        answer = http.getresponse()
+        text = answer.read().decode().strip()
+    return text if answer.status == 200 else f"{answer.status}: {text}"
 
 
 def _seconds(told: Any) -> float:
