@@ -22,7 +22,7 @@ def refused(**fields: Any) -> str:
         read(**fields)
     error = caught.value
     assert error.message.isprintable(), "what was given is made visible, on one line"
-    assert len(error.message) < 500
+    assert len(error.message) < 600
     assert error.details["field"]
     return f"{error.message} | {error.hint}"
 
