@@ -57,6 +57,8 @@ def _line(event: Event) -> EventRow:
             what, text = "started", f"container {event.container_id[:12]}{gpus}"
         case StartFailed():
             what, text = "start_failed", event.reason
+        case Exited(over=over) if over:
+            what, text = "exited", f"{over} (exit code {event.exit_code})"
         case Exited(exit_code=0, error=""):
             what, text = "exited", "exit code 0"
         case Exited():

@@ -52,6 +52,8 @@ async def test_a_task_that_writes_nothing_fails_with_that_reason(bench, worker):
         silent, chatty = await bench.ended(silent), await bench.ended(chatty)
         assert (silent.state, silent.reason) == (State.FAILED, "no output in its first 10m")
         assert (chatty.state, chatty.reason) == (State.FAILED, "no output for 1m")
+        told = await bench.service.in_thread(bench.service.store.events, silent.id)
+        assert "no output in its first 10m (exit code 143)" in [one.text for one in told]
         assert await bench.log(chatty) == b"hello\nagain\n"
         await harvested(bench, chatty, 1)
         assert worker.notes == {}, "no note is left"
