@@ -27,6 +27,8 @@ class Member:
 
     spec: TaskSpec
     env: Mapping[str, str]
+    body: Mapping[str, object]
+    """What was sent for it."""
 
 
 def read_group(
@@ -100,12 +102,17 @@ def _member(body: object, at: int, default_user: str, expand: Expand | None) -> 
         if "field" in wrong.details:
             wrong.details["field"] = f"{where}.{wrong.details['field']}"
         raise
+    if body.get("array") is not None:
+        raise InvalidInput(
+            f"{where}.array: a group's tasks are no arrays; give replicas, beside tasks",
+            field=f"{where}.array",
+        )
     if spec.idempotency_key is not None:
         raise InvalidInput(
             f"{where}.idempotency_key: it makes one task; give the group one, beside tasks",
             field=f"{where}.idempotency_key",
         )
-    return Member(spec, env)
+    return Member(spec, env, body)
 
 
 def _check_alike(members: list[Member]) -> None:

@@ -354,9 +354,16 @@ class Service:
         self.allow([member.spec for member in members])
         await self.check_secrets([member.spec for member in members])
         specs = await self.tied_to_images([member.spec for member in members])
+        specs = [
+            await self.in_thread(with_whole_needs, self.store, spec) if spec.after else spec
+            for spec in specs
+        ]
         if not dry_run:
             specs = await asyncio.to_thread(self.files.with_files, specs)
-        tasks = [self.new(spec, at) for spec in specs]
+        tasks = [
+            self.new(spec, at, begin=begin_of(member.body, at))
+            for spec, member in zip(specs, members, strict=True)
+        ]
         if dry_run:
             return tasks, True
         values = {task.id: one.env for task, one in zip(tasks, members, strict=True)}

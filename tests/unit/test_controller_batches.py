@@ -341,3 +341,21 @@ async def test_a_new_controller_goes_on_where_the_other_left(a_bench):
         await bench.ended(tasks["clean"])
         standing = await bench.batches.standing(batch.id)
         assert (standing.counts[State.COMPLETED], standing.skipped) == (5, 1)
+
+
+async def test_a_group_waits_for_its_time_and_for_what_it_needs(a_bench):
+    async with a_bench(w1=FakeWorker(cpus=8)).running() as bench:
+        first = await bench.submit(name="first")
+        one = {"docker_image": "x", "after": ["first"], "begin": "1s"}
+        group, _ = await bench.service.submit_group(
+            {"tasks": [one], "replicas": 2}, default_user="ann"
+        )
+        assert {task.spec.after for task in group} == {(f"{first.id}:ok",)}
+        assert all(task.not_before > task.created_at for task in group)
+        await bench.finish(first.id)
+        for task in group:
+            await bench.finish(task.id)
+        with pytest.raises(InvalidInput, match=r"tasks\[0\].array"):
+            await bench.service.submit_group(
+                {"tasks": [{"docker_image": "x", "array": "0-3"}]}, default_user="ann"
+            )
