@@ -97,6 +97,5 @@ def test_what_was_removed_by_hand_is_swept(
     task = home.dispatch(worker, "alpine", "--secret", "KEY", "--", "sleep", "600")
     assert len(left()) == 1
     worker.docker("rm", "-f", home.ask(f"/tasks/{task}")["container_id"])
-    home.ended(task)
     home.run("workers", "--refresh")
-    until(lambda: left() == set(), "the next look at the worker", seconds=40)
+    until(lambda: left() == set(), "the next look at the worker", seconds=20)
