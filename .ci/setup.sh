@@ -57,9 +57,12 @@ missing_packages() {
     # What people send files with today.
     have rsync || echo rsync
   fi
-  if [ "${MAKE_GOAL:-}" = chaos ]; then
-    # Pulls that are cut, and a laptop whose clock is wrong.
+  if [ "${MAKE_GOAL:-}" = test ] || [ "${MAKE_GOAL:-}" = chaos ]; then
+    # A private one, and pulls that are cut.
     have docker-registry || echo docker-registry
+  fi
+  if [ "${MAKE_GOAL:-}" = chaos ]; then
+    # A laptop whose clock is wrong.
     compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || echo libfaketime
   fi
 }
