@@ -9,7 +9,7 @@ from cloudai.core.arrays import element_id
 from cloudai.core.errors import CloudaiError, InvalidInput
 from cloudai.core.needs import EACH, Need, parse_need, split_element
 
-from .reading import Asked, Entry, Mistakes, Planned, Read
+from .planned import Asked, Entry, Mistakes, Planned, Read
 
 Resolve = Callable[[str], str]
 """The whole id of a task, array or batch that is there already; raises for what is not."""

@@ -2,10 +2,11 @@
 
 ::
 
-    document   text -> plain values with places           YAML, JSON, JSON lines, CSV
-    matrix     entry -> combinations of values
-    reading    entry x values -> the body of a task -> core.request -> its spec
-    linking    what entries need -> ids; no cycle
+    document     text -> plain values with places           YAML, JSON, JSON lines, CSV
+    matrix       entry -> combinations of values
+    reading      entry x values -> the body of a task -> core.request -> its spec
+    multiplying  tasks -> groups, and elements of arrays
+    linking      what entries need -> ids; no cycle
 
 Every mistake is told with its file, line and column, all of them at once.
 """
@@ -15,118 +16,23 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
-from cloudai.core.arrays import element_id, elements_of
 from cloudai.core.errors import CloudaiError, InvalidInput
 from cloudai.core.files import download_beside, upload_beside
-from cloudai.core.groups import MOST_TASKS as LARGEST_GROUP
-from cloudai.core.model import TaskSpec
 from cloudai.core.names import check_entry_id, check_task_name, check_user
 from cloudai.core.problems import FileInvalid, Place, Problem, Problems
-from cloudai.core.request import Expand, array_of, begin_of, check_key, read_request
-from cloudai.core.wishes import check_placement
+from cloudai.core.request import array_of, begin_of, check_key, read_request
 from cloudai.core.wording import did_you_mean, nearest, shown
 from cloudai.expressions import render
 
 from .document import FORMATS, TOP, Document, Path, read_document
 from .fields import KNOWN, OF_FILES, as_body, as_text, field_of, word_of
 from .matrix import MOST_TASKS, combinations
+from .multiplying import grouped, spread
+from .planned import Asked, Entry, File, Mistakes, Planned, Read
 
 MOST_FILES = 100
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A batch file as it was sent."""
-
-    name: str
-    text: str
-    format: str
-
-
-@dataclass(slots=True)
-class Entry:
-    """One entry of a file, and the tasks that came of it."""
-
-    id: str
-    file: Document
-    path: Path
-    written: Mapping[str, Any]
-    defaults: Mapping[str, Any]
-    values: Mapping[str, Any]
-    tasks: list[Planned] = field(default_factory=list)
-
-    def place(self, word: str) -> Place:
-        """Where it says that, or where the file's defaults do."""
-        if word in self.written or word not in self.defaults:
-            return self.file.place((*self.path, word))
-        return self.file.place(("defaults", word))
-
-
-@dataclass(slots=True)
-class Planned:
-    """A task that a batch will have. An array is one of these until it is spread out."""
-
-    id: str
-    spec: TaskSpec
-    env: Mapping[str, str]
-    begin: datetime | None
-    entry: Entry
-    body: Mapping[str, Any]
-    after: list[tuple[str, str]] = field(default_factory=list)
-    """(reference as written, how), until they are linked."""
-    needs: tuple[str, ...] = ()
-    """Linked."""
-
-    @property
-    def name(self) -> str | None:
-        return self.spec.name
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What was said beside the files."""
-
-    settings: Mapping[str, str]
-    """``--set``."""
-    now: datetime
-    """With the zone in which ``date`` and ``time`` are meant."""
-    user: str
-    batch_id: str
-    new_id: Callable[[str], str]
-    """An id of that kind that nothing has yet."""
-    expand: Expand | None = None
-    """Knows the task types."""
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """The files, read whole."""
-
-    name: str | None
-    user: str
-    once_key: str | None
-    tasks: list[Planned]
-    entries: list[Entry]
-
-
-class Mistakes:
-    """Gathers what is wrong in all files of a batch."""
-
-    def __init__(self) -> None:
-        self.of: dict[str, Problems] = {}
-
-    def add(self, file: str, place: Place, text: str) -> None:
-        self.of.setdefault(file, Problems(file)).add(place, text)
-
-    def settle(self) -> None:
-        """Raises ``FileInvalid`` if anything was found."""
-        found = [(name, problem) for name, one in self.of.items() for problem in sorted(one.found)]
-        if found:
-            raise FileInvalid.of_files(found)
 
 
 def read_files(files: Sequence[File], asked: Asked) -> Read:
@@ -357,8 +263,11 @@ class _Reader:
             entry.tasks.append(task)
             if self.count + len(entry.tasks) > MOST_TASKS:
                 break
-        entry.tasks = _grouped(entry, self)
-        entry.tasks = _spread(entry, self)
+        try:
+            wanted = _rendered(merged.get("group"), entry.values)
+            entry.tasks = spread(grouped(entry.tasks, wanted, self.asked.new_id))
+        except InvalidInput as wrong:
+            self.mistakes.add(entry.file.name, entry.place("group"), f"group: {wrong.message}")
         self.count += len(entry.tasks)
 
     def _task(
@@ -517,65 +426,3 @@ def _needs(value: Any) -> list[tuple[str, str]] | InvalidInput:
         if ref:
             items.append((ref, how or "ok"))
     return items
-
-
-# ------------------------------------------------------------------ groups and arrays
-
-
-def _grouped(entry: Entry, reader: _Reader) -> list[Planned]:
-    """``group: strict_spread`` makes one group of all tasks of the entry; with ``replicas`` each
-    of them becomes a group of so many."""
-    written = entry.written.get("group", entry.defaults.get("group"))
-    if written is None:
-        return entry.tasks
-    values = entry.values
-    try:
-        wanted = _rendered(written, values)
-        said = wanted if isinstance(wanted, dict) else {"placement": wanted}
-        if unknown := said.keys() - {"placement", "replicas"}:
-            raise InvalidInput(f"key {shown(min(unknown))}; known: placement, replicas")
-        placement = check_placement(_as_str(said.get("placement", "pack"), "placement"))
-        replicas = said.get("replicas")
-        if replicas is not None and (
-            isinstance(replicas, bool)
-            or not isinstance(replicas, int)
-            or not 1 <= replicas <= LARGEST_GROUP
-        ):
-            raise InvalidInput(f"replicas: {shown(replicas)}; give 1 to {LARGEST_GROUP}")
-        if any("array" in task.body for task in entry.tasks):
-            raise InvalidInput("an entry is a group or an array, not both")
-        if replicas is None and len(entry.tasks) > LARGEST_GROUP:
-            raise InvalidInput(f"{len(entry.tasks)} tasks; a group has at most {LARGEST_GROUP}")
-    except InvalidInput as wrong:
-        reader.mistakes.add(entry.file.name, entry.place("group"), f"group: {wrong.message}")
-        return entry.tasks
-    new_id = reader.asked.new_id
-    sets = [entry.tasks] if replicas is None else [[task] * replicas for task in entry.tasks]
-    found: list[Planned] = []
-    for members in sets:
-        group = new_id("group")
-        for rank, task in enumerate(members):
-            spec = replace(
-                task.spec,
-                group=group,
-                group_size=len(members),
-                group_rank=rank,
-                placement=placement,
-            )
-            own = task.id if replicas is None else new_id("task")
-            found.append(replace(task, id=own, spec=spec, after=list(task.after)))
-    return found
-
-
-def _spread(entry: Entry, reader: _Reader) -> list[Planned]:
-    """The elements of those that are arrays."""
-    found: list[Planned] = []
-    for task in entry.tasks:
-        elements = array_of(task.body)
-        if elements is None:
-            found.append(task)
-            continue
-        for spec in elements_of(task.spec, task.id, elements):
-            own = element_id(task.id, spec.array_index)
-            found.append(replace(task, id=own, spec=spec, after=list(task.after)))
-    return found
