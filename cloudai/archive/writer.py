@@ -267,8 +267,9 @@ class LogWriter:
         known = gaps_of(path)
         if any(one.offset == gap.offset and one.length >= gap.length for one in known):
             return
+        others = [one for one in known if one.offset != gap.offset or not one.length]
         with disk_errors(path):
-            write_gaps(path, sorted([*known, gap], key=lambda other: (other.offset, other.length)))
+            write_gaps(path, sorted([*others, gap], key=lambda one: (one.offset, one.length)))
 
     @property
     def sure(self) -> int:

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 COMMON = 8 * 1024**2
 """Bytes within which records in common are looked for."""
+ENOUGH = 1024**2
+"""Bytes that are looked through in any case: a few hundred thousand of the shortest records."""
 TRIES = 20
 """Looks at a log whose old records keep being dropped meanwhile."""
 MAKE_SURE = 4
@@ -313,7 +315,8 @@ class _Offered:
         self.checksum = zlib.crc32(record.data, self.checksum)
         self.held.append(record)
         self.size += len(record.data)
-        while self.size > 2 * COMMON:
+        # More than the archive can have of them, else they are not worth comparing.
+        while self.size > min(2 * COMMON, 2 * (self.end - self.begin) + ENOUGH):
             self.size -= len(self.held.popleft().data)
 
 
@@ -338,15 +341,17 @@ def _place(offered: _Offered, data: bytes) -> _Place:
     """
     held = list(offered.held)
     old, at, lacks = len(held), len(data), False
+    whole = offered.end - len(data) <= offered.begin
     if offered.open:
         while old and not data.endswith(held[old - 1].data):
             old -= 1
     for record in reversed(held[:old]):
         if data.endswith(record.data, 0, at):
             at -= len(record.data)
-        else:
+        elif whole or at >= len(record.data):
             lacks = True
-    whole = offered.end - len(data) <= offered.begin
+        else:
+            break  # So much in common is enough.
     if not whole and lacks:
         # Nobody can tell how far back they begin.
         old, at, lacks = 0, len(data), offered.open and not offered.all_held

@@ -153,8 +153,8 @@ async def test_long_lines_and_bytes_come_home_through_cuts(bench: Bench) -> None
 async def test_rotation_under_flood_loses_nothing_that_is_kept_and_says_the_rest(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file is gone after two others. Docker's follower skips one now and then, and says
-    nothing: in half of its runs also ``docker logs -f`` alone lacks thousands of lines."""
+    """A file is gone after two others. ``docker logs -f`` by itself repeats whole files here,
+    and leaves others out as if it went on: of that it is said within which bytes it may be."""
     monkeypatch.setattr(command, "LOG_ROOM", 2 * 200_000 * 98 // 100)
     bench.start(
         "n=0; while [ $n -lt 60 ]; do seq $((n * 3000)) $((n * 3000 + 2999));"

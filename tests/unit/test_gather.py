@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudai.archive import Archive
-from cloudai.controller import collect
+from cloudai.controller import collect, gather
 from cloudai.controller.collect import Collection
 from cloudai.controller.gather import Repeats
 from cloudai.core.errors import CloudaiError, StoreFull
@@ -259,6 +259,47 @@ async def test_what_was_missed_and_then_dropped_is_said(
     await bench.finish()
     bench.check()
     assert bench.home().endswith(b"".join(bench.written[-kept:]))
+
+
+async def test_the_words_where_nobody_can_tell(bench: Bench) -> None:
+    await followed_with_a_hole(bench, apart=1)
+    bench.worker.rotate(NAME, 199)
+    await bench.bring()
+    assert bench.home(marks=True).startswith(
+        b"".join(bench.written[:10])
+        + b"\n[cloudai: gap: records may be missing here and in the next 88 bytes: the engine"
+        b" dropped what came between 2026-01-01T00:00:10.000000000Z and"
+        b" 2026-01-01T00:00:32.000000000Z before it could be compared]\n" + bench.written[10]
+    )
+
+
+async def test_more_than_is_looked_through_comes_home_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "COMMON", 256)
+    monkeypatch.setattr(gather, "ENOUGH", 64)
+    await followed_with_a_hole(bench, apart=1)
+    bench.write(200, apart=1)
+    bench.worker.miss(NAME)
+    bench.worker.rotate(NAME, 410)
+    await bench.bring()
+    assert bench.home() == b"".join(bench.written)
+
+
+async def test_a_long_log_without_a_later_time_goes_on_where_it_was(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pieces of a line bear the time of the first: no boundary comes after it."""
+    monkeypatch.setattr(gather, "COMMON", 256)
+    monkeypatch.setattr(gather, "ENOUGH", 64)
+    bench.worker.log_room = SMALL
+    bench.write(300)
+    await bench.bring()
+    bench.write(20)
+    bench.worker.rotate(NAME, 290)
+    await bench.bring()
+    bench.check()
+    assert bench.home() == b"".join(bench.written)
 
 
 async def test_what_is_made_sure_of_in_time_needs_no_mark(bench: Bench) -> None:
