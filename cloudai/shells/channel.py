@@ -231,7 +231,7 @@ async def feed(
     timeout: float,
 ) -> Reply:
     """Sends a script and then its stdin; see ``Shell.feed``. ``start_within``: seconds in which
-    it must begin. The channel is closed when this returns or raises."""
+    it must begin. Whoever calls leaves the channel by ``leave``."""
     call = Call(channel, script, reads=True)
     answering = asyncio.ensure_future(call.answer())
     feeding = asyncio.ensure_future(_pass_on(call, channel, data, start_within, idle_timeout))
@@ -250,7 +250,6 @@ async def feed(
         for part in (answering, feeding):
             part.cancel()
         await asyncio.gather(answering, feeding, return_exceptions=True)
-        channel.close()
 
 
 async def _pass_on(
@@ -389,8 +388,9 @@ class ChannelTerminal:
         self._channel.close()
 
 
-async def leave_stream(channel: Channel) -> None:
-    """Closes a streaming script's stdin, by which it ends itself, and lets go of it."""
+async def leave(channel: Channel) -> None:
+    """Closes a script's stdin, by which one that streams or is fed ends itself, and lets go of
+    it: at once it would be killed in the middle of what it does about that end."""
     try:
         channel.write_eof()
         await _within(GRACE + 1, channel.gone.wait())

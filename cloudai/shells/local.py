@@ -27,7 +27,7 @@ from cloudai.shells.channel import (
     ChannelTerminal,
     feed,
     follow,
-    leave_stream,
+    leave,
 )
 from cloudai.shells.framing import command_line
 
@@ -84,7 +84,7 @@ class LocalShell:
                 timeout=timeout,
             )
         finally:
-            self._later(channel.gone.wait())
+            self._later(leave(channel))
 
     def stream(
         self, script: str, *, idle_timeout: float | None = None
@@ -101,7 +101,7 @@ class LocalShell:
             async with aclosing(chunks):
                 yield chunks
         finally:
-            self._later(leave_stream(channel))
+            self._later(leave(channel))
 
     def terminal(
         self, command: str, *, tty: bool, columns: int = 80, rows: int = 24

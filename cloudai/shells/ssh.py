@@ -26,7 +26,7 @@ from cloudai.core.errors import (
 from cloudai.core.model import WorkerSpec
 from cloudai.disk import disk_errors, make_private_folder
 from cloudai.shells import Reply, Terminal
-from cloudai.shells.channel import GRACE, Call, ChannelTerminal, feed, follow, leave_stream
+from cloudai.shells.channel import GRACE, Call, ChannelTerminal, feed, follow, leave
 from cloudai.shells.framing import COMMAND, command_line, end_process, why_no_socket
 from cloudai.shells.hostkeys import HostKey, KnownHosts, Shown, Verdict, same_fingerprint
 from cloudai.shells.ssh_config import Destination, SshConfig
@@ -179,14 +179,18 @@ class SshShell:
     async def feed(
         self, script: str, data: AsyncIterable[bytes], *, idle_timeout: float, timeout: float
     ) -> Reply:
-        return await feed(
-            await self._open(COMMAND, lasting=True),
-            script,
-            data,
-            start_within=self._network.timeouts.command,
-            idle_timeout=idle_timeout,
-            timeout=timeout,
-        )
+        channel = await self._open(COMMAND, lasting=True)
+        try:
+            return await feed(
+                channel,
+                script,
+                data,
+                start_within=self._network.timeouts.command,
+                idle_timeout=idle_timeout,
+                timeout=timeout,
+            )
+        finally:
+            self._later(leave(channel))
 
     def stream(
         self, script: str, *, idle_timeout: float | None = None
@@ -204,7 +208,7 @@ class SshShell:
             async with aclosing(chunks):
                 yield chunks
         finally:
-            self._later(leave_stream(channel))
+            self._later(leave(channel))
 
     def terminal(
         self, command: str, *, tty: bool, columns: int = 80, rows: int = 24

@@ -180,11 +180,17 @@ async def test_whoever_sends_may_fail_and_the_input_ends_there(
         yield b"half"
         raise ValueError("the source is gone")
 
-    there = tmp_path / "there"
+    there, gate = tmp_path / "there", tmp_path / "gate"
+    slow = f"until [ -e {gate} ]; do sleep 0.05; done; kill -0 $$"
     with pytest.raises(ValueError, match="source is gone"):
         await shell.feed(
-            f"cat >{there}.part; mv {there}.part {there}", torn(), idle_timeout=9, timeout=9
+            f"cat >{there}.part; {slow} && mv {there}.part {there}",
+            torn(),
+            idle_timeout=9,
+            timeout=9,
         )
+    # What it does about the end of its input, it may finish: its shell is left alive.
+    gate.touch()
     await eventually(there.exists, "its input never ends")
     assert there.read_bytes() == b"half"
 
