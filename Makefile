@@ -1,13 +1,14 @@
 # Every target does all its own set-up; running one twice is fine and fast.
 BIN := .venv/bin
 
-.PHONY: help demo test chaos bench lint fleet fleet-down lock venv machine
+.PHONY: help demo test chaos bench bench-compare lint fleet fleet-down lock venv machine
 
 help:
 	@echo "make demo        the main job on a practice fleet of three real workers"
 	@echo "make test        lint, types, and all tests, on a practice fleet of their own"
 	@echo "make chaos       every fault on a practice fleet, and a table of what came of it"
 	@echo "make bench       cloudai next to ssh and docker by hand, side by side"
+	@echo "make bench-compare   two runs of it, and what became better or worse"
 	@echo "make lint        formatting, lint and types alone"
 	@echo "make fleet       the practice fleet, to try things by hand"
 	@echo "make fleet-down  take it down; nothing of it is left"
@@ -31,9 +32,14 @@ test: machine lint
 chaos: machine venv
 	@$(BIN)/python -m tests.chaos $(CHAOS)
 
-# BENCH: its options, as in `make bench BENCH="--rounds 30 --bridge"`.
+# BENCH: its options, as in `make bench BENCH="--short"` or `make bench BENCH="--only logs"`.
 bench: machine venv
 	@$(BIN)/python -m tests.bench $(BENCH)
+
+# COMMITS: two whose benches ran here, as in `make bench-compare COMMITS="1a2b3c4 5d6e7f8"`;
+# else the two latest runs.
+bench-compare: venv
+	@$(BIN)/python -m tests.bench.results $(COMMITS)
 
 demo: machine venv
 	@$(BIN)/python -m tests.fleet_lab.demo

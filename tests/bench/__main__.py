@@ -1,92 +1,70 @@
-"""``make bench``: one run on a practice fleet of its own, printed as tables or JSON."""
+"""``make bench``: what docs/performance.md tells, measured in one run on this machine."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import sqlite3
-import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import click
 
-from tests.fleet.cloudai_home import Home, a_home
-from tests.fleet_lab import Fleet, FleetError, Worker
-from tests.fleet_lab.fleet import reserved_root
+from tests.fleet_lab import FleetError
 
-from . import files, scheduling
-from .commands import help_text, questions
+from . import pages, report, results
+from .figures import Group
+from .lab import Lab
 from .lines import lines_by_room
-from .report import report
-from .starts import IMAGE, starts
-from .timing import BenchFailed, Group, load
+from .timing import BenchFailed, load
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+PARTS = ("starts", "commands", "scheduling")
+"""Modules of this folder, in the order in which they run; each has a ``measure(lab)``."""
+MORE = ()
+"""Parts that run when they are named: ``--only``."""
 
 
 @click.command(help="cloudai next to what people use today. Tells; passes and fails nothing.")
-@click.option("--rounds", default=10, show_default=True, type=click.IntRange(min=1))
+@click.option("--short", is_flag=True, help="Smaller sizes and fewer rounds: minutes less.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Of each comparison; 10, short: 3.")
 @click.option("--bridge", is_flag=True, help="Engines with a bridge network: slower starts.")
-@click.option("--json", "as_json", is_flag=True, help="All samples too, as JSON.")
-def main(rounds: int, bridge: bool, as_json: bool) -> None:
+@click.option("--only", multiple=True, type=click.Choice(PARTS + MORE), help="This part alone.")
+@click.option("--page", is_flag=True, help="Write the figures into docs/performance.md.")
+def main(short: bool, rounds: int | None, bridge: bool, only: tuple[str, ...], page: bool) -> None:
+    rounds = rounds or (3 if short else 10)
+    found = results.conditions(bridge=bridge, short=short, rounds=rounds)
     at_start = load()
-    with reserved_root() as root, Fleet(root, bridge=bridge) as fleet:
-        groups = measure(fleet, rounds=rounds)
-        conditions = conditions_of(fleet.workers[0], bridge=bridge, load_at_start=at_start)
-    lines = lines_by_room(CHECKOUT)
-    if as_json:
-        found: dict[str, Any] = {"conditions": conditions, "lines": lines}
-        found["groups"] = [group.as_json() for group in groups]
-        print(json.dumps(found, indent=2))
-    else:
-        print(report(conditions, groups, lines))
-        print()
-        for line in scheduling.lines():
-            print(line, flush=True)
-        print()
-        for line in files.lines():
-            print(line, flush=True)
-
-
-def measure(fleet: Fleet, *, rounds: int) -> list[Group]:
-    """All comparisons, with a laptop of their own whose controller is warm."""
-    worker = fleet.workers[0]
+    for line in report.conditions(found):
+        click.echo(line)
+    groups: list[Group] = []
     with (
         tempfile.TemporaryDirectory(prefix="cloudai-bench-") as folder,
-        a_home(Path(folder) / "home", fleet) as home,
+        Lab(Path(folder), rounds=rounds, short=short, bridge=bridge) as lab,
     ):
-        task = _known_task(home, worker)
-        return [
-            starts(home, worker, rounds=rounds, folder=Path(folder)),
-            help_text(home, rounds=rounds),
-            questions(home, worker, task=task, rounds=rounds),
-        ]
+        for name in only or PARTS:
+            for group in _told(name, lab):
+                groups.append(group)
+                click.echo()
+                for line in report.as_text(group):
+                    click.echo(line)
+    found["load"] = f"{at_start} at the start, {load()} at the end"
+    lines = lines_by_room(results.CHECKOUT)
+    click.echo()
+    for line in report.rooms(lines):
+        click.echo(line)
+    groups.sort(key=lambda group: group.row)
+    kept = results.keep(results.document(found, groups, lines))
+    click.echo(f"\nkept in {kept.relative_to(results.CHECKOUT)}")
+    if page:
+        pages.write(found, groups)
 
 
-def _known_task(home: Home, worker: Worker) -> str:
-    image, *argv = IMAGE
-    task = home.dispatch(worker, image, "--", *argv)
-    home.run("wait", task)
-    return task
-
-
-def conditions_of(worker: Worker, *, bridge: bool, load_at_start: str) -> dict[str, str]:
-    """What the figures depend on."""
-    versions = worker.docker("version", "--format", "{{.Server.Version}} {{.Client.Version}}")
-    engine, client = versions.stdout.split()
-    ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr
-    return {
-        "engine": f"Docker {engine}, docker command {client}",
-        "network": "bridge" if bridge else "none",
-        "ssh": ssh.partition(",")[0].strip(),
-        "python": f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}",
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        "load": f"{load_at_start} at the start, {load()} at the end",
-    }
+def _told(name: str, lab: Lab) -> Iterator[Group]:
+    measure: Callable[[Lab], Iterator[Group]] = import_module(f".{name}", __package__).measure
+    began = time.monotonic()
+    yield from measure(lab)
+    click.echo(f"\n({name}: {time.monotonic() - began:.0f} s)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a decision costs: ``python -m tests.bench.scheduling``, also a part of ``make bench``.
+"""What a decision costs.
 
 Places tasks of 200 shapes and 50 users on workers of four kinds with eight GPUs each, from an
 empty fleet; then one task ends and a pass follows; then somebody asks why a task waits. One
@@ -8,9 +8,6 @@ process, one core; seconds are of that process alone, since others may share the
 from __future__ import annotations
 
 import gc
-import math
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +17,9 @@ from statistics import median
 from cloudai.core.model import GIB, Resources, Strategy
 from cloudai.core.policy import Policy
 from cloudai.core.schedule import Ask, Board, Shape, empty_place, why
+
+from .figures import CPU_SECONDS, MS, Group, Series, growth
+from .lab import Lab
 
 NOW = 1_000_000.0
 KINDS = (
@@ -138,42 +138,30 @@ def cost(
     return Cost(name, tasks, workers, len(plan.placements), full, median(ends), asked)
 
 
-def exponent(sizes: list[int], seconds: list[float]) -> float:
-    """The slope of cost over size, both in logarithms: 1 is a straight line."""
-    xs, ys = [math.log(size) for size in sizes], [math.log(value) for value in seconds]
-    x, y = sum(xs) / len(xs), sum(ys) / len(ys)
-    above = sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True))
-    return above / sum((a - x) ** 2 for a in xs)
-
-
-def lines(scale: float = 1.0) -> Iterator[str]:
-    """The tables, a line at a time. ``scale``: of the sizes that are asked about."""
-    tasks, workers = round(TASKS * scale), round(WORKERS * scale)
-    yield "scheduler          tasks  workers   placed   full pass  after one end       why"
-    whole = cost(tasks, workers)
-    yield _row(whole)
-    yield _row(cost(tasks, workers, busy=True))
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for strategy in (Strategy.LOAD_BALANCED, Strategy.PERFORMANCE_OPTIMIZED):
-        yield _row(cost(tasks, workers, strategy))
-    yield _row(cost(tasks // 10, workers // 10, Strategy.BINPACK))
-    parts = (8, 4, 2)
-    by_tasks = [cost(tasks // part, workers) for part in parts] + [whole]
-    by_workers = [cost(tasks, workers // part) for part in parts] + [whole]
-    yield from map(_row, (*by_tasks[:-1], *by_workers[:-1]))
-    slope = exponent([one.tasks for one in by_tasks], [one.full for one in by_tasks])
-    yield f"a full pass grows with tasks to the power of {slope:.2f},"
-    slope = exponent([one.workers for one in by_workers], [one.full for one in by_workers])
-    yield f"with workers to the power of {slope:.2f}; {most / 1024:.0f} MB at most, first rows"
-
-
-def _row(one: Cost) -> str:
-    return (
-        f"{one.name[:14]:<14}{one.tasks:>10}{one.workers:>9}{one.placed:>9}"
-        f"{one.full:>10.2f} s{one.after_one_end * 1000:>12.2f} ms{one.why * 1000:>7.0f} ms"
-    )
-
-
-if __name__ == "__main__":
-    for line in lines(float(sys.argv[1]) if len(sys.argv) > 1 else 1.0):
-        print(line, flush=True)
+def measure(lab: Lab) -> Iterator[Group]:
+    """What docs/scheduling.md promises of the size at which it is asked about."""
+    tasks, workers = (TASKS // 20, WORKERS // 20) if lab.short else (TASKS, WORKERS)
+    costs = [
+        cost(tasks, workers),
+        cost(tasks, workers, busy=True),
+        cost(tasks, workers, Strategy.LOAD_BALANCED),
+        cost(tasks, workers, Strategy.PERFORMANCE_OPTIMIZED),
+    ]
+    size = f"{tasks:,} tasks, {workers:,} workers"
+    for title, unit, of in (
+        ("a full pass", CPU_SECONDS, "full"),
+        ("a pass after one end", MS, "after_one_end"),
+        ("why a task waits", MS, "why"),
+    ):
+        series = tuple(Series(one.name, (getattr(one, of),)) for one in costs)
+        yield Group(11, f"{title}; {size}", series, unit)
+    if lab.short:
+        return
+    parts = (10, 5, 2)
+    by_tasks = {tasks // part: cost(tasks // part, workers).full for part in parts}
+    by_workers = {workers // part: cost(tasks, workers // part).full for part in parts}
+    whole = costs[0].full
+    title = f"a full pass, {workers:,} workers"
+    yield growth(title, CPU_SECONDS, by_tasks | {tasks: whole}, of="tasks")
+    title = f"a full pass, {tasks:,} tasks"
+    yield growth(title, CPU_SECONDS, by_workers | {workers: whole}, of="workers")

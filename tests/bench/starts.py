@@ -17,7 +17,9 @@ from tests.fleet.cloudai_home import Home
 from tests.fleet_lab import Worker
 from tests.fleet_lab.processes import wait_until
 
-from .timing import BenchFailed, Group, Sample, side_by_side, timed
+from .figures import Aim, Group
+from .lab import Lab
+from .timing import BenchFailed, Sample, side_by_side, timed
 
 IMAGE = ("busybox", "true")
 ALIAS = "worker"
@@ -28,21 +30,30 @@ def cloudai(*words: str) -> list[str]:
     return [sys.executable, "-m", "cloudai", *words]
 
 
-def starts(home: Home, worker: Worker, *, rounds: int, folder: Path) -> Group:
-    """``folder``: for the OpenSSH client's settings and control socket; short."""
-    with openssh(worker, folder) as env:
+COLD = "ssh (cold) docker run -d"
+
+
+def measure(lab: Lab) -> Iterator[Group]:
+    """Rows 1 and 2."""
+    worker = lab.fleet.workers[0]
+    with lab.home("starts") as home, openssh(worker, lab.folder) as env:
         run = ("docker", "run", "-d", *IMAGE)
         samples: dict[str, Sample] = {
             "cloudai dispatch (controller warm)": lambda: _dispatch(home, worker),
             "ssh (ControlMaster) docker run -d": lambda: _by_hand(
                 worker, ["ssh", CONTROL, *run], env
             ),
-            "ssh (cold) docker run -d": lambda: _by_hand(worker, ["ssh", ALIAS, *run], env),
+            COLD: lambda: _by_hand(worker, ["ssh", ALIAS, *run], env),
             "docker -H ssh:// run -d": lambda: _by_hand(
                 worker, ["docker", "-H", f"ssh://{ALIAS}", *run[1:]], env
             ),
         }
-        return side_by_side("start a container on a worker", samples, rounds=rounds)
+        yield Group(
+            1,
+            "dispatch until the container runs",
+            side_by_side(samples, rounds=lab.rounds),
+            aims=(Aim("at most 0.6 of cold ssh", against=COLD, at_most=0.6),),
+        )
 
 
 def _dispatch(home: Home, worker: Worker) -> float:

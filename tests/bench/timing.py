@@ -5,13 +5,12 @@ does falls on all alike; a median takes out what fell on one.
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from .figures import Series
 
 Sample = Callable[[], float]
 """Does the thing once, cleans up after it, and answers the seconds it took without that."""
@@ -24,42 +23,7 @@ class BenchFailed(Exception):
     """What was to be timed did not work, so its time would mean nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
-    """All samples of one thing, in seconds."""
-
-    what: str
-    seconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Things that are compared; the first is ours, and what the others are measured by."""
-
-    title: str
-    series: tuple[Series, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        ours = self.series[0].median
-        rows = [
-            {
-                "what": one.what,
-                "median_ms": _ms(one.median),
-                "fastest_ms": _ms(min(one.seconds)),
-                "slowest_ms": _ms(max(one.seconds)),
-                "ratio": round(one.median / ours, 2),
-                "samples_ms": [_ms(each) for each in one.seconds],
-            }
-            for one in self.series
-        ]
-        return {"title": self.title, "rows": rows}
-
-
-def side_by_side(title: str, samples: Mapping[str, Sample], *, rounds: int) -> Group:
+def side_by_side(samples: Mapping[str, Sample], *, rounds: int) -> tuple[Series, ...]:
     """So many rounds, after one that is not counted. Each round begins with another of them,
     so that none always follows the same one."""
     names = list(samples)
@@ -70,7 +34,7 @@ def side_by_side(title: str, samples: Mapping[str, Sample], *, rounds: int) -> G
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             taken[name].append(samples[name]())
-    return Group(title, tuple(Series(name, tuple(taken[name])) for name in names))
+    return tuple(Series(name, tuple(taken[name])) for name in names)
 
 
 def timed(
@@ -97,10 +61,33 @@ def timed(
     return seconds, ended.stdout.decode(errors="replace")
 
 
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process and its children that were waited for have used."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    fields = stat.rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / TICK
+
+
+def peak_of(pid: int) -> float:
+    """Bytes: the most memory that a process has had in RAM so far."""
+    return _of_status(pid, "VmHWM:")
+
+
+def memory_of(pid: int) -> float:
+    """Bytes of RAM that a process has now."""
+    return _of_status(pid, "VmRSS:")
+
+
+def _of_status(pid: int, name: str) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name):
+            return float(line.split()[1]) * 1024
+    raise BenchFailed(f"process {pid} has no {name}")
+
+
 def load() -> str:
     """The machine's load averages over 1, 5 and 15 minutes."""
     return " ".join(f"{average:.2f}" for average in os.getloadavg())
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)
