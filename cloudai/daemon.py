@@ -37,6 +37,9 @@ from cloudai.shells.ssh import SshNetwork
 
 log = logging.getLogger("cloudai")
 
+LEAVE_WITHIN = 25
+"""Seconds for what is being changed when it leaves: a batch is stored whole. What only reads, or
+waits for a task, is sent away at once."""
 LONGEST_SOCKET_PATH = 103
 """Bytes: the least of the systems (macOS)."""
 
@@ -159,9 +162,15 @@ async def _serve(home: Path, inventory: Path, ready: _Ready, idle_exit: float | 
             "controller %s of %s, pid %d, inventory %s", __version__, home, os.getpid(), file.path
         )
         server = _Server(
+            doors,
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", ws="websockets-sansio"
-            )
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="websockets-sansio",
+                timeout_graceful_shutdown=LEAVE_WITHIN,
+            ),
         )
         loop = asyncio.create_task(controller.run(), name="controller")
         serving = asyncio.create_task(server.serve(sockets=[listening]), name="api")
@@ -184,6 +193,16 @@ async def _serve(home: Path, inventory: Path, ready: _Ready, idle_exit: float | 
 
 class _Server(uvicorn.Server):
     """uvicorn without its own ideas about signals: leaving is the doors' business."""
+
+    def __init__(self, doors: Doors, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._doors = doors
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        self._doors.let_go()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

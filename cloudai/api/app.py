@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from cloudai import __version__
 from cloudai.controller.desk import Desk
-from cloudai.core.errors import CloudaiError, InvalidInput, NotFound
+from cloudai.core.errors import CloudaiError, InvalidInput, Leaving, NotFound
 
 from . import (
     batches,
@@ -137,8 +137,10 @@ class _Courtesy:
             return
 
         notice = ""
+        started = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
                 headers.append((b"x-cloudai-version", __version__.encode()))
@@ -146,6 +148,7 @@ class _Courtesy:
                 if notices:
                     headers.append((b"x-cloudai-notice", quote("\n".join(notices)).encode()))
                 message = {**message, "headers": headers}
+                started = True
             await send(message)
 
         with self.doors.asked():
@@ -156,4 +159,12 @@ class _Courtesy:
                 return
             # An edit of a moment ago counts, and a mistake in it is said at once.
             self.doors.controller.follow_inventory()
-            await self.app(scope, receive, send_with_headers)
+            if scope.get("method") != "GET":
+                await self.app(scope, receive, send_with_headers)
+                return
+            try:
+                with self.doors.reading():
+                    await self.app(scope, receive, send_with_headers)
+            except Leaving as error:
+                if not started:
+                    await _answer(error)(scope, receive, send_with_headers)

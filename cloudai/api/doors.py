@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from cloudai.controller.loop import Controller
 from cloudai.controller.shut_out import shut_out
-from cloudai.core.errors import Conflict
+from cloudai.core.errors import Conflict, Leaving
 from cloudai.inventory import InventoryFile
 
 
@@ -29,6 +29,8 @@ class Doors:
         self.since = datetime.now(UTC)
         self.leave = asyncio.Event()
         """Set by ``POST /controller/stop``."""
+        self._left = False
+        self._asking: set[asyncio.Task[None]] = set()
         self._open = 0
         self._last = time.monotonic()
 
@@ -40,6 +42,28 @@ class Doors:
         finally:
             self._open -= 1
             self._last = time.monotonic()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around what changes nothing, and may wait for as long as its reader does: it ends when
+        we leave. Raises ``Leaving`` then."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._asking.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._left and task.uncancel() == 0:
+                raise Leaving from None
+            raise
+        finally:
+            self._asking.discard(task)
+
+    def let_go(self) -> None:
+        """Ends what only reads, once nobody new can come in."""
+        self._left = True
+        for task in self._asking:
+            task.cancel()
 
     def quiet_for(self) -> float:
         """Seconds since anybody asked, or anything was queued or on a worker; none while there

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 import cloudai
-from cloudai.core.errors import InvalidInput, NotFound, TaskNotFound, WorkerNotFound
+from cloudai.core.errors import InvalidInput, Leaving, NotFound, TaskNotFound, WorkerNotFound
 
 from .connection import CONNECT_WITHIN, NotRunning, connect, translated
 from .errors import ControllerFailed, error_from_json
@@ -80,9 +80,10 @@ class Client:
         """One request. Raises the error the controller answers, or ``ControllerFailed``."""
         try:
             return self._once(method, path, query=query, body=body, patience=patience)
-        except ControllerFailed as error:
-            # One that was just leaving for lack of work: asking again changes nothing.
-            if method != "GET" or not isinstance(error.__cause__, ConnectionError):
+        except (ControllerFailed, Leaving) as error:
+            # One that was just leaving: asking the next changes nothing.
+            cut = isinstance(error, Leaving) or isinstance(error.__cause__, ConnectionError)
+            if method != "GET" or not cut:
                 raise
             return self._once(method, path, query=query, body=body, patience=patience)
 

@@ -170,6 +170,18 @@ class LogUnreadable(EngineFailed):
     code = "log_unreadable"
 
 
+class Leaving(CloudaiError):
+    """The controller leaves, and what was asked has not changed anything: ask the next one."""
+
+    code = "leaving"
+    http_status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The controller is leaving", hint="ask again: a command that needs one starts it"
+        )
+
+
 class StoreFailed(CloudaiError):
     """The database or the disk at home."""
 

@@ -21,15 +21,13 @@ from .timing import BenchFailed, load
 
 PARTS = ("starts", "commands", "scheduling")
 """Modules of this folder, in the order in which they run; each has a ``measure(lab)``."""
-MORE = ()
-"""Parts that run when they are named: ``--only``."""
 
 
 @click.command(help="cloudai next to what people use today. Tells; passes and fails nothing.")
 @click.option("--short", is_flag=True, help="Smaller sizes and fewer rounds: minutes less.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Of each comparison; 10, short: 3.")
 @click.option("--bridge", is_flag=True, help="Engines with a bridge network: slower starts.")
-@click.option("--only", multiple=True, type=click.Choice(PARTS + MORE), help="This part alone.")
+@click.option("--only", multiple=True, type=click.Choice(PARTS), help="This part alone.")
 @click.option("--page", is_flag=True, help="Write the figures into docs/performance.md.")
 def main(short: bool, rounds: int | None, bridge: bool, only: tuple[str, ...], page: bool) -> None:
     rounds = rounds or (3 if short else 10)

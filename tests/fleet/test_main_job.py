@@ -301,6 +301,22 @@ def test_a_killed_controller_is_followed_by_one_that_goes_on(home, fleet):
     assert fleet["worker-1"].docker("ps", "-aq").stdout == ""
 
 
+def test_who_waits_when_the_controller_is_stopped_is_answered_by_the_next(home, fleet):
+    script = "echo before; until [ -e /go ]; do sleep 0.1; done; echo after; exit 3"
+    task = home.dispatch("worker-1", "alpine", "-c", script)
+    container = home.show(task)["container_id"]
+    waiting = home.start("wait", task)
+    following = home.start("logs", "-f", task)
+    assert following.stdout is not None
+    assert following.stdout.readline() == b"before\n"
+    first = home.controller_pid
+    home.run("controller", "stop")
+    assert fleet["worker-1"].docker("exec", container, "touch", "/go").returncode == 0
+    assert (waiting.wait(30), waiting.communicate()[1]) == (3, b"")
+    assert following.communicate(timeout=30)[0] == b"after\n"
+    assert home.controller_pid != first
+
+
 def test_ctrl_c_is_quiet_and_the_task_goes_on(home):
     running = home.start("task", "alpine", "--follow", "-c", "echo $((40 + 2))-ready; sleep 30")
     assert running.stdout is not None

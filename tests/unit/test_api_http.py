@@ -282,3 +282,14 @@ async def test_names_are_quoted_into_the_path(tmp_path: Path) -> None:
     async with watching(tmp_path, answers) as watch:
         await watch.look("a/../b?x=1#y")
     assert asked == ["/v1.52/containers/a%2F..%2Fb%3Fx%3D1%23y/json"]
+
+
+async def test_one_that_was_closed_meanwhile_is_no_mistake_of_ours(tmp_path: Path) -> None:
+    async with client(tmp_path, lambda path: answer([])) as http:
+        await http.ping()
+        await http.close()
+        with pytest.raises(Indeterminate, match="was closed"):
+            await http.call("/containers/json")
+        with pytest.raises(Indeterminate, match="was closed"):
+            async with http.stream("/events", {}):
+                pass

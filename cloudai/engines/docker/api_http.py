@@ -110,9 +110,9 @@ class EngineHttp:
 
     async def close(self) -> None:
         try:
-            await self._calls.close()
-        finally:
             await self._streams.close()
+        finally:
+            await self._calls.close()
 
     async def _fetch(self, path: str, query: Mapping[str, str], timeout: float) -> Answer:
         async with self._turns:
@@ -143,11 +143,7 @@ class EngineHttp:
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         while True:
             with self._translated():
-                try:
-                    chunk = await response.content.readany()
-                except RuntimeError as error:
-                    # aiohttp's word for a body whose session was closed meanwhile.
-                    raise aiohttp.ClientConnectionError("it was closed") from error
+                chunk = await response.content.readany()
             if not chunk:
                 return
             yield chunk
@@ -171,6 +167,11 @@ class EngineHttp:
             raise self._door.trouble() or Indeterminate(
                 f"the connection to Docker broke: {error or type(error).__name__}"
             ) from error
+        except RuntimeError as error:
+            # aiohttp's word for a session that was closed meanwhile.
+            if not self._streams.closed:
+                raise
+            raise self._door.trouble() or Indeterminate("the connection was closed") from error
 
 
 def path_of(container: str, what: str) -> str:
