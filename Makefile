@@ -1,11 +1,12 @@
 # Every target does all its own set-up; running one twice is fine and fast.
 BIN := .venv/bin
 
-.PHONY: help demo test chaos bench bench-compare lint fleet fleet-down lock venv machine
+.PHONY: help demo test search chaos bench bench-compare lint fleet fleet-down lock venv machine
 
 help:
 	@echo "make demo        the main job on a practice fleet of three real workers"
 	@echo "make test        lint, types, and all tests, on a practice fleet of their own"
+	@echo "make search      the tests of rules, on other examples each time"
 	@echo "make chaos       every fault on a practice fleet, and a table of what came of it"
 	@echo "make bench       cloudai next to ssh and docker by hand, side by side"
 	@echo "make bench-compare   two runs of it, and what became better or worse"
@@ -27,6 +28,10 @@ lint: venv
 
 test: machine lint
 	$(BIN)/pytest
+
+# Tests of rules, each time on other examples.
+search: machine venv
+	CLOUDAI_EXAMPLES=search $(BIN)/pytest -q -m hypothesis
 
 # CHAOS: its options, as in `make chaos CHAOS="--seed 7 --only dockerd"`, or `--full`.
 chaos: machine venv
