@@ -28,8 +28,10 @@ PARTS = ("starts", "commands", "scheduling")
 @click.option("--rounds", type=click.IntRange(min=1), help="Of each comparison; 10, short: 3.")
 @click.option("--bridge", is_flag=True, help="Engines with a bridge network: slower starts.")
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="This part alone.")
-@click.option("--page", is_flag=True, help="Write the figures into docs/performance.md.")
-def main(short: bool, rounds: int | None, bridge: bool, only: tuple[str, ...], page: bool) -> None:
+@click.option("--no-page", is_flag=True, help="Leave docs/performance.md as it is.")
+def main(
+    short: bool, rounds: int | None, bridge: bool, only: tuple[str, ...], no_page: bool
+) -> None:
     rounds = rounds or (3 if short else 10)
     found = results.conditions(bridge=bridge, short=short, rounds=rounds)
     at_start = load()
@@ -54,8 +56,9 @@ def main(short: bool, rounds: int | None, bridge: bool, only: tuple[str, ...], p
     groups.sort(key=lambda group: group.row)
     kept = results.keep(results.document(found, groups, lines))
     click.echo(f"\nkept in {kept.relative_to(results.CHECKOUT)}")
-    if page:
+    if not (short or only or no_page):
         pages.write(found, groups)
+        click.echo("written into docs/performance.md")
 
 
 def _told(name: str, lab: Lab) -> Iterator[Group]:
