@@ -179,7 +179,8 @@ class Effects:
         try:
             async with places:
                 point("start.before")
-                outcome = await link.engine.start(order)
+                with link.starting(assignment.id):
+                    outcome = await link.engine.start(order)
             while isinstance(outcome, ImageMissing | FilesMissing):
                 if isinstance(outcome, FilesMissing):
                     await self.carrier.send(task, link, parcel, outcome.have)
@@ -190,7 +191,8 @@ class Effects:
                         await self._no_image(task, assignment, error.message)
                         return
                 async with places:
-                    outcome = await link.engine.start(order)
+                    with link.starting(assignment.id):
+                        outcome = await link.engine.start(order)
         except WorkerUnreachable:
             self._unheard[assignment.id] = time.monotonic()
             raise

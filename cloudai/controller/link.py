@@ -8,7 +8,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -71,6 +72,7 @@ class Link:
         self._seen: dict[str, tuple[float, ContainerSight | None]] = {}
         self._listed = float("-inf")
         self._probed = float("-inf")
+        self._starting: set[str] = set()
         self._poked = asyncio.Event()
         self._tried = Signal()
 
@@ -243,8 +245,21 @@ class Link:
                 ended.cancel()
                 await asyncio.gather(ended, return_exceptions=True)
 
+    @contextmanager
+    def starting(self, assignment_id: str) -> Iterator[None]:
+        """While we start it, its start is no news: the answer tells how it stands."""
+        self._starting.add(assignment_id)
+        try:
+            yield
+        finally:
+            self._starting.discard(assignment_id)
+
     async def _follow(self, happenings: AsyncIterator[Happening]) -> None:
         async for happening in happenings:
+            if happening.action == "create":
+                continue  # its start or its removal comes in a moment, or the next probe sees it
+            if happening.action == "start" and happening.assignment_id in self._starting:
+                continue
             log.debug("worker %s: %s %s", self.id, happening.action, happening.assignment_id)
             try:
                 await self.look(happening.assignment_id)

@@ -9,8 +9,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from cloudai.core.errors import EngineFailed, Indeterminate
 from cloudai.core.model import GIB, MIB, Phase, Resources, TaskSpec, WorkerSpec
 from cloudai.engines import CannotStart, ImageMissing, NotAdmitted, Order, Running
 from cloudai.engines.docker import DockerEngine, command, labels
+from cloudai.engines.docker.api_watch import ApiWatch
 from cloudai.engines.groups import master_port
 from cloudai.shells import Reply, Shell, Terminal
 from tests.fleet_lab import Fleet, Worker
@@ -137,6 +138,23 @@ def names(worker: Worker) -> list[str]:
     return worker.docker("ps", "-a", "--format", "{{.Names}}").stdout.split()
 
 
+@asynccontextmanager
+async def followed(engine: DockerEngine) -> AsyncIterator[None]:
+    """Somebody reads the engine's events, as a controller does."""
+
+    async def read(happenings: AsyncIterator[Any]) -> None:
+        async for _ in happenings:
+            pass
+
+    async with engine.happenings() as happenings:
+        reading = asyncio.create_task(read(happenings))
+        try:
+            yield
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
 async def running(engine: DockerEngine, placed: Order) -> Running:
     outcome = await engine.start(placed)
     assert isinstance(outcome, Running), outcome
@@ -155,6 +173,74 @@ async def output(engine: DockerEngine, worker: Worker, placed: Order) -> str:
     await running(engine, placed)
     worker.docker("wait", placed.assignment_id)
     return worker.docker("logs", placed.assignment_id).stdout
+
+
+# ------------------------------------------------------------------ read back from here
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Containers that were described through the socket, in order."""
+    names: list[str] = []
+    describe = ApiWatch.describe
+
+    async def noted(watch: ApiWatch, name: str) -> Mapping[str, Any]:
+        names.append(name)
+        return await describe(watch, name)
+
+    monkeypatch.setattr(ApiWatch, "describe", noted)
+    return names
+
+
+async def test_who_follows_the_events_has_its_limits_read_back_through_the_socket(
+    either: DockerEngine, shell: There, asked: list[str]
+) -> None:
+    placed = order()
+    async with followed(either):
+        found = await running(either, placed)
+    assert set(asked) == {placed.assignment_id}
+    assert found.container.limits["memory"] == SMALL.memory
+    assert found.container.phase is Phase.RUNNING
+    assert "run status 0') find_it" not in shell.scripts[-1]
+
+
+@pytest.mark.parametrize("follows", [True, False])
+async def test_a_limit_that_is_seen_through_the_socket_not_to_hold_undoes_the_start(
+    engine: DockerEngine, worker: Worker, monkeypatch: pytest.MonkeyPatch, follows: bool
+) -> None:
+    describe = ApiWatch.describe
+
+    async def unlimited(watch: ApiWatch, name: str) -> Mapping[str, Any]:
+        found = dict(await describe(watch, name))
+        return {**found, "HostConfig": {**found["HostConfig"], "Memory": 0}}
+
+    monkeypatch.setattr(ApiWatch, "describe", unlimited)
+    await engine.observe()
+    async with followed(engine) if follows else nullcontext():
+        outcome = await engine.start(order())
+    assert isinstance(outcome, CannotStart)
+    assert "does not enforce memory limits" in outcome.reason
+    assert names(worker) == []
+
+
+@pytest.mark.parametrize("first", ["created", "gone", "lost"])
+async def test_a_description_of_before_it_was_started_is_asked_for_again(
+    engine: DockerEngine, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    describe, calls = ApiWatch.describe, itertools.count()
+
+    async def early(watch: ApiWatch, name: str) -> Mapping[str, Any]:
+        found = await describe(watch, name)
+        if next(calls) > 0:
+            return found
+        if first == "lost":
+            raise Indeterminate("Docker did not answer in time")
+        return {} if first == "gone" else {**found, "State": {"Status": "created"}}
+
+    monkeypatch.setattr(ApiWatch, "describe", early)
+    async with followed(engine):
+        assert (await running(engine, order())).container.phase is Phase.RUNNING
+    assert next(calls) >= 2
 
 
 # --- starting
@@ -442,7 +528,7 @@ async def test_every_value_arrives_as_it_is(
     await engine.probe()
     here.prelude = f"PATH={worker.search_path}; export PATH"
     placed = order("env", "-0", env=NASTY)
-    script = await engine._start_script(placed)
+    script = await engine._start_script(placed, read_back=True)
     done = subprocess.run(
         [*sh.split(), "-s"], input=script, capture_output=True, text=True, timeout=60
     )

@@ -180,6 +180,7 @@ VALUES = {
     "secrets": [(3, ["a\\047"], ",dst=/x,readonly"), (1, ["b"], ',"dst=/a,b",readonly')],
     "engine": "ABCD:EFGH",
     "held_format": "{{.ID}}",
+    "read_back": 1,
     "gpu_by": "gpus",
     "cpu_milli": 1,
     "want_memory": 1,

@@ -18,7 +18,7 @@ from cloudai.core.errors import EngineFailed, Indeterminate
 from cloudai.core.model import Resources, TaskSpec, WorkerSpec
 from cloudai.engines import NOTHING, CannotStart, ImageMissing, NotAdmitted, Order, Running
 from cloudai.engines.docker import command
-from cloudai.engines.docker.admission import LockHeld, Undo, parse_start
+from cloudai.engines.docker.admission import LockHeld, Undo, Unread, parse_start
 from cloudai.engines.docker.files import of_start
 from cloudai.engines.docker.secret_files import secret_files
 from cloudai.scripts import render
@@ -63,6 +63,7 @@ def script(
     idle_output: int = 0,
     signal: str = "",
     before: int = 0,
+    read_back: bool = True,
     **wishes: Any,
 ) -> str:
     resources = dataclasses.replace(ORDER.spec.resources, gpu_milli=gpu_milli)
@@ -83,6 +84,7 @@ def script(
         secrets=secret_files(secrets or {}),
         engine="ENGINE:1",
         held_format=command.HELD,
+        read_back=int(read_back),
         time_limit=time_limit,
         first_output=first_output,
         idle_output=idle_output,
@@ -143,6 +145,19 @@ def test_it_looks_runs_and_reads_back(tools: Tools) -> None:
     assert run.startswith("run -d --name task-1-abc.1 --pull never --init ")
     assert run.endswith(" -- busybox true")
     assert look.startswith("inspect --type container ")
+
+
+def test_what_its_sender_reads_back_it_does_not(tools: Tools) -> None:
+    stub(tools, found=document())
+    answer = started(tools, read_back=False)
+    assert isinstance(parse_start(answer, ORDER, worker_id="gpu1", read_back=False), Unread)
+    assert [one.split()[0] for one in words(tools)] == ["ps", "run"]
+    (tools.folder / "ran").unlink()
+    (tools.folder / "words").unlink()
+    stub(tools, run="echo no such thing; exit 125")
+    answer = started(tools, read_back=False)
+    assert isinstance(parse_start(answer, ORDER, worker_id="gpu1", read_back=False), ImageMissing)
+    assert [one.split()[0] for one in words(tools)] == ["ps", "run", "inspect", "ps", "image"]
 
 
 def test_cdi_devices_are_named_one_by_one(tools: Tools) -> None:

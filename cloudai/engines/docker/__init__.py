@@ -10,9 +10,18 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from cloudai.core.endings import Ending
 from cloudai.core.errors import EngineFailed, Indeterminate, InvalidInput, WorkerUnreachable
@@ -38,7 +47,7 @@ from cloudai.scripts import render
 from cloudai.shells import Reply, Shell, Terminal
 
 from . import command, files, labels
-from .admission import LockHeld, Undo, parse_start
+from .admission import LockHeld, Undo, Unread, has_begun, judged, parse_start
 from .api_watch import Way
 from .doctor import Examination, judge
 from .parts import TOO_LATE, Parts, whole_number
@@ -57,6 +66,7 @@ LOCK_PATIENCE = 30.0
 STALL = 120.0
 LOAD_WITHIN = 3600.0
 """Seconds in which an engine unpacks what it was sent; a hundred GiB take that long."""
+EARLY_LOOKS = 5
 TICK = 5
 LOOK_AGAIN = 1.0
 """Seconds between looks at a container that was given time."""
@@ -73,6 +83,8 @@ class DockerEngine:
         self._opening = asyncio.Lock()
         self._shipped: dict[str, str] = {}
         """Image of the sender's engine -> the same one here, where its id differs."""
+        self._early: dict[str, asyncio.Task[Mapping[str, Any]] | None] = {}
+        """Container that is being started -> how it is described, once that was asked."""
 
     # --- the host
 
@@ -108,18 +120,48 @@ class DockerEngine:
 
     async def start(self, order: Order) -> Outcome:
         """See ``Engine.start``."""
+        # Through an open socket a look takes a quarter of the time of a docker command there.
+        read_back = self.watching != "api"
         try:
-            script = await self._start_script(order)
+            script = await self._start_script(order, read_back=read_back)
         except InvalidInput as error:
             return CannotStart(f"{error.message}{f': {error.hint}' if error.hint else ''}")
-        outcome = await self._admitted(script, order)
+        with self._expected(order.assignment_id) as described:
+            outcome = await self._admitted(script, order, read_back=read_back)
+            if isinstance(outcome, Unread):
+                outcome = judged(await described(), order, worker_id=self._spec.id)
         if isinstance(outcome, Undo):
             await self.stop(order.assignment_id, grace=0)
             await self.remove(order.assignment_id)
             return outcome.outcome
         return outcome
 
-    async def _admitted(self, script: str, order: Order) -> Outcome | Undo:
+    @contextmanager
+    def _expected(self, name: str) -> Iterator[Callable[[], Awaitable[Mapping[str, Any]]]]:
+        """Around a start: gives a way to learn how its container is described.
+
+        The engine describes none while it starts it, and answers the moment it has: so it is
+        asked once the container is there, and its answer comes with the script's.
+        """
+        self._early[name] = None
+
+        async def described() -> Mapping[str, Any]:
+            early = self._early[name]
+            with suppress(EngineFailed, WorkerUnreachable):
+                if early is not None and has_begun(found := await early):
+                    return found
+            async with self._watching() as watch:
+                return await watch.describe(name)
+
+        try:
+            yield described
+        finally:
+            if (early := self._early.pop(name)) is not None:
+                early.cancel()
+
+    async def _admitted(
+        self, script: str, order: Order, *, read_back: bool
+    ) -> Outcome | Undo | Unread:
         """Asks until the worker's lock was had: a waiting start must not outlive its sender."""
         deadline = time.monotonic() + LOCK_PATIENCE
         timeout = START_TIMEOUT
@@ -127,7 +169,7 @@ class DockerEngine:
             timeout += files.at_disk_speed(order.parcel.size)
         while True:
             reply = await self._shell.run(script, timeout=timeout)
-            outcome = parse_start(reply.text, order, worker_id=self._spec.id)
+            outcome = parse_start(reply.text, order, worker_id=self._spec.id, read_back=read_back)
             if not isinstance(outcome, LockHeld):
                 return outcome
             if time.monotonic() >= deadline:
@@ -136,7 +178,7 @@ class DockerEngine:
                     hint="it is tried again",
                 )
 
-    async def _start_script(self, order: Order) -> str:
+    async def _start_script(self, order: Order, *, read_back: bool) -> str:
         _check(order)
         env = command.plan_env({**array_env(order.spec), **group_env(order), **order.env})
         learned = await self._known()
@@ -161,6 +203,7 @@ class DockerEngine:
             secrets=secret_files(order.secrets),
             engine=learned.engine,
             held_format=command.HELD,
+            read_back=int(read_back),
             time_limit=math.ceil(spec.time_limit or 0),
             first_output=math.ceil(spec.first_output or 0),
             idle_output=math.ceil(spec.idle_output or 0),
@@ -366,8 +409,23 @@ class DockerEngine:
     @asynccontextmanager
     async def happenings(self) -> AsyncIterator[AsyncIterator[Happening]]:
         """See ``Engine.happenings``."""
-        async with self._watching() as watch, watch.happenings() as stream:
-            yield stream
+        async with (
+            self._watching() as watch,
+            watch.happenings() as stream,
+            aclosing(self._heeded(watch, stream)) as heeded,
+        ):
+            yield heeded
+
+    async def _heeded(
+        self, watch: Watch, stream: AsyncIterator[Happening]
+    ) -> AsyncGenerator[Happening, None]:
+        async for happening in stream:
+            name = happening.assignment_id
+            if happening.action == "create" and name in self._early:
+                self._early[name] = early = asyncio.ensure_future(_once_begun(watch, name))
+                # Whether anybody asks for it is not known: what it failed by is read here.
+                early.add_done_callback(lambda done: done.cancelled() or done.exception())
+            yield happening
 
     @asynccontextmanager
     async def logs(
@@ -489,6 +547,17 @@ class DockerEngine:
         gone = re.search(r"no such container|already in progress", words, re.IGNORECASE)
         if status != 0 and not gone:
             raise EngineFailed(f"Docker on {self._spec.id} did not {part} {assignment_id}: {words}")
+
+
+async def _once_begun(watch: Watch, name: str) -> Mapping[str, Any]:
+    """How a container is described that was created just now: between that and its start the
+    engine may answer at once, and not again before it has started."""
+    found: Mapping[str, Any] = {}
+    for _ in range(EARLY_LOOKS):
+        found = await watch.describe(name)
+        if has_begun(found):
+            break
+    return found
 
 
 def _name(assignment_id: str) -> str:

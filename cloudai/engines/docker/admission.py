@@ -34,20 +34,31 @@ class LockHeld:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """It was started, and how it stands was left for us to see: ``judged`` goes on from there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Undo:
     """It runs, or was left created, and may not stay: remove it, then the outcome is true."""
 
     outcome: CannotStart
 
 
-def parse_start(text: str, order: Order, *, worker_id: str) -> Outcome | Undo | LockHeld:
-    """Raises ``EngineFailed`` where the worker could not say now (try again later), and
+def parse_start(
+    text: str, order: Order, *, worker_id: str, read_back: bool = True
+) -> Outcome | Undo | Unread | LockHeld:
+    """``read_back``: whether the script was to say how a container stands that it has started.
+
+    Raises ``EngineFailed`` where the worker could not say now (try again later), and
     ``Indeterminate`` where a start may still be under way."""
     parts = Parts(text)
     word, *rest = (parts.lines("verdict") or [""])[-1].split(" ")
     match word:
+        case "ran" if not read_back:
+            return Unread()
         case "standing" | "ran":
-            return _standing(parts, order, worker_id)
+            return judged(_document(parts), order, worker_id=worker_id)
         case "refused" if len(rest) == 3 and rest[0] in NAMES:
             available, required = whole_number(rest[1]), whole_number(rest[2])
             if available is not None and required is not None:
@@ -106,8 +117,9 @@ def _document(parts: Parts) -> Mapping[str, Any]:
     return next(iter(parts.documents("found")), {})
 
 
-def _standing(parts: Parts, order: Order, worker_id: str) -> Outcome | Undo:
-    document = _document(parts)
+def judged(document: Mapping[str, Any], order: Order, *, worker_id: str) -> Outcome | Undo:
+    """What a start came to, by how the engine describes the container (empty: not at all), its
+    limits included. Raises as ``parse_start`` does."""
     sight = sight_of(document)
     if sight is None:
         raise Indeterminate(f"{worker_id} started it and did not say how it stands")
@@ -127,6 +139,11 @@ def _standing(parts: Parts, order: Order, worker_id: str) -> Outcome | Undo:
             )
         )
     return Running(sight, _warnings(sight, order))
+
+
+def has_begun(document: Mapping[str, Any]) -> bool:
+    """Whether it is described as one that was started at all."""
+    return mapping(document.get("State")).get("Status") not in (None, "", "created")
 
 
 def unenforced(sight: ContainerSight, document: Mapping[str, Any], order: Order) -> list[str]:

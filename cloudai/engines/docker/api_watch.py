@@ -94,6 +94,14 @@ class ApiWatch:
             )
         return sight
 
+    async def describe(self, name: str) -> Mapping[str, Any]:
+        try:
+            answer = await self._http.call(path_of(name, "json"), timeout=DESCRIBED_WITHIN)
+        except ContainerGone:
+            return {}
+        found = whole_object(answer)
+        return found if name_of(found) == name else {}
+
     async def volume_labels(self, name: str) -> Mapping[str, str]:
         try:
             answer = await self._http.call(f"/volumes/{quote(name, safe='')}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Protocol
+from typing import Any, Protocol
 
 from cloudai.core.errors import EngineFailed, WorkerUnreachable
 from cloudai.core.model import ContainerSight
@@ -46,6 +46,10 @@ class Watch(Protocol):
 
         Raises ``EngineFailed`` where the name belongs to a container that is not ours.
         """
+
+    async def describe(self, name: str) -> Mapping[str, Any]:
+        """How the engine describes a container of that name, whosever it is; empty where it has
+        none."""
 
     async def volume_labels(self, name: str) -> Mapping[str, str]:
         """The labels of a volume by its name; none where there is none of it."""
