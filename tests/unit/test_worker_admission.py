@@ -142,18 +142,21 @@ def resources(cpu: int, memory: int, storage: int, gpu: int) -> Resources:
     return Resources(cpu_milli=cpu, memory=memory, storage=storage, gpu_milli=gpu)
 
 
-def ask(tools: Tools, question: Question) -> str:
-    lines = [held.line(number) for number, held in enumerate(question.held)]
+def ask(tools: Tools, question: Question, *, host_tells: bool = True) -> str:
+    """``host_tells``: what the host has comes from itself; else by the arguments."""
+    amounts = (question.cpus, question.memory, question.available)
+    disk = (question.disk, question.disk_free)
+    told = "\t".join(
+        ["host", str(amounts[0]), "{} {}".format(*amounts[1:]), "{} {} /".format(*disk)]
+    )
+    lines = [told if host_tells else "host\t\t\t"]
+    lines += [held.line(number) for number, held in enumerate(question.held)]
     for device in question.devices:
         lines += device.lines()
     wish = question.wish
     words = [
         *question.want,
-        question.cpus,
-        question.memory,
-        question.available,
-        question.disk,
-        question.disk_free,
+        *([1, 1, 1, 1, 1] if host_tells else [*amounts, *disk]),
         *question.keep,
         question.max_gpus,
         IDLE,
@@ -497,6 +500,14 @@ def test_the_rules(case: str, pair: tuple[str, str]) -> None:
     question, answer = CASES[case]
     assert expected(question) == answer
     assert ask(tools_of(pair), question) == answer
+
+
+@pytest.mark.parametrize(
+    "case", ["memory that outsiders use is not there", "storage above two to the 31 stays exact"]
+)
+def test_what_a_host_does_not_tell_its_last_probe_did(case: str) -> None:
+    question, answer = CASES[case]
+    assert ask(tools_of(("dash", "mawk")), question, host_tells=False) == answer
 
 
 FORGED: Sequence[str] = ("-5", "1e99", "abc", "9" * 16, "$(id)", "1 2", "")
