@@ -14,9 +14,13 @@ from cloudai.core.gpus import ANY, Wish
 from cloudai.core.model import Task, WorkerSpec
 from cloudai.engines import Engine
 
-from .link import Link, Reach
+from .link import REFRESH, Link, Reach
 
 log = logging.getLogger(__name__)
+
+
+PROBES_A_SECOND = 16
+"""Of all workers together: a thousand are probed every minute, two hundred every 15 seconds."""
 
 
 class Fleet:
@@ -56,6 +60,7 @@ class Fleet:
     def follow(self, specs: Mapping[str, WorkerSpec], *, needed: set[str]) -> None:
         """Takes over the inventory. A worker that left it stays linked while in ``needed``
         (it holds tasks of ours), and takes no new ones."""
+        before = [(link.id, link.retired) for link in self._links.values()]
         for worker_id, link in list(self._links.items()):
             spec = specs.get(worker_id)
             if spec is None and worker_id in needed:
@@ -70,9 +75,17 @@ class Fleet:
         self._links = dict(
             sorted(self._links.items(), key=lambda item: order.get(item[0], len(order)))
         )
+        if [(link.id, link.retired) for link in self._links.values()] != before:
+            self._find_twins()
 
     def _add(self, spec: WorkerSpec) -> None:
-        link = Link(spec, self.connect(spec), changed=self._something_seen)
+        link = Link(
+            spec,
+            self.connect(spec),
+            changed=self._changed,
+            met=self._find_twins,
+            every=self._every,
+        )
         self._links[spec.id] = link
         self._loops[spec.id] = asyncio.create_task(link.run(), name=f"link {spec.id}")
 
@@ -94,9 +107,9 @@ class Fleet:
             self._drop(worker_id)
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
-    def _something_seen(self) -> None:
-        self._find_twins()
-        self._changed()
+    def _every(self) -> float:
+        """Seconds between two probes of one worker: of a large fleet so many a second."""
+        return max(REFRESH, len(self._links) / PROBES_A_SECOND)
 
     def _find_twins(self) -> None:
         """Two workers that are one machine *and* one engine would be booked twice: the later

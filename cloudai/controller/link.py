@@ -30,7 +30,7 @@ from .signals import Signal, wait
 log = logging.getLogger(__name__)
 
 REFRESH = 15.0
-"""Seconds between probes; what ends in between is told by the engine's events."""
+"""Seconds between probes, at the least; what ends in between is told by the engine's events."""
 AGAIN_AT_MOST = 30.0
 """Seconds between tries to reach a worker, at the most."""
 STARTS_AT_ONCE = 2
@@ -48,9 +48,20 @@ class Reach(StrEnum):
 
 
 class Link:
-    """One worker's connection. ``changed`` is called whenever something new was seen."""
+    """One worker's connection."""
 
-    def __init__(self, spec: WorkerSpec, engine: Engine, *, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        engine: Engine,
+        *,
+        changed: Callable[[], None],
+        met: Callable[[], None] = lambda: None,
+        every: Callable[[], float] = lambda: REFRESH,
+    ) -> None:
+        """``changed`` is called whenever something new was seen, ``met`` when it is the first
+        time, or another machine or engine than before. ``every``: seconds between probes."""
+        self._met, self._every = met, every
         self.spec = spec
         self.engine = engine
         self.reach = Reach.CONNECTING
@@ -158,10 +169,19 @@ class Link:
         began = time.monotonic()
         sight = await self.engine.probe()
         self._probed = time.monotonic()
+        stranger, known = self.sight is None or not _same(self.sight, sight), self._phases()
         self.sight, self.seen_at = sight, datetime.now(UTC)
         self._saw_all(sight.containers, began)
+        if stranger:
+            self._met()
         self._mark(Reach.ACTIVE, None)
+        if self._phases() != known:
+            self._changed()
         return sight
+
+    def _phases(self) -> dict[str, tuple[str, Phase]]:
+        """What decides about tasks: amounts that come and go wait for the next pass."""
+        return {c.assignment_id: (c.id, c.phase) for c in self.containers()}
 
     def poke(self) -> None:
         """Look again now, whatever the cadence; an authentication failure is tried again."""
@@ -235,7 +255,7 @@ class Link:
                     self._poked.clear()
                     poked = asyncio.ensure_future(self._poked.wait())
                     await asyncio.wait(
-                        {ended, poked}, timeout=REFRESH, return_when=asyncio.FIRST_COMPLETED
+                        {ended, poked}, timeout=self._every(), return_when=asyncio.FIRST_COMPLETED
                     )
                     poked.cancel()
                     if not ended.done():
@@ -273,12 +293,18 @@ class Link:
             log.debug("worker %s: closing: %s", self.id, error)
 
     def _mark(self, reach: Reach, error: CloudaiError | None) -> None:
+        if reach is Reach.ACTIVE and self.reach is Reach.ACTIVE:
+            return
         if reach is Reach.ACTIVE:
-            if self.reach is not Reach.ACTIVE:
-                log.info("worker %s: active", self.id)
+            log.info("worker %s: active", self.id)
             self.since = None
         elif self.reach is not reach or self.since is None:
             self.since = self.since or datetime.now(UTC)
             log.warning("worker %s: %s: %s", self.id, reach, error)
         self.reach, self.error = reach, error
         self._changed()
+
+
+def _same(one: WorkerSight, other: WorkerSight) -> bool:
+    """The same machine and engine."""
+    return (one.machine_id, one.engine.id) == (other.machine_id, other.engine.id)

@@ -46,6 +46,11 @@ log = logging.getLogger(__name__)
 
 TICK = 1.0
 """Seconds between passes when nothing wakes the loop: time limits and inventory edits."""
+CALM = 40
+"""... and so many times as long as the last pass took: of ten thousand tasks, some seconds."""
+HEAVY = 0.05
+"""Seconds: passes longer than that take a third of the time at the most, however much happens, so
+that links and people are served meanwhile."""
 REFUSED_FOR = 5.0
 """Seconds for which a worker that did not admit a task is not asked for it again; doubled each
 time it still does not, so that a registry that is away does not fill the task's story."""
@@ -209,6 +214,7 @@ class Controller:
             while True:
                 self._wake.clear()
                 self._begun += 1
+                began = time.monotonic()
                 try:
                     await self._pass()
                     self._done = self._begun
@@ -219,7 +225,10 @@ class Controller:
                 except Exception:
                     log.exception("pass given up, tried again: a mistake of ours")
                     await asyncio.sleep(TICK)
-                await wait(self._wake, TICK)
+                took = time.monotonic() - began
+                if took > HEAVY:
+                    await asyncio.sleep(2 * took)
+                await wait(self._wake, max(TICK, CALM * took))
         finally:
             working = [*self._busy.values(), *self._background]
             for work in working:

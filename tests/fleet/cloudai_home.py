@@ -16,9 +16,8 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tests.fleet_lab import Fleet
 from tests.fleet_lab.processes import end
 from tests.fleet_lab.worker import Worker
 
@@ -48,10 +47,18 @@ class Done:
         return self.out.decode()
 
 
+class Hosts(Protocol):
+    """Workers that a laptop is to know: the practice fleet, or others."""
+
+    def inventory(self) -> str: ...
+
+    def known_hosts(self) -> str: ...
+
+
 class Home:
     """One CLOUDAI_HOME with its inventory: a laptop."""
 
-    def __init__(self, folder: Path, fleet: Fleet, **environment: str) -> None:
+    def __init__(self, folder: Path, fleet: Hosts, **environment: str) -> None:
         self.folder = folder
         self.inventory = folder / "hosts.yaml"
         self.environment = {
@@ -172,7 +179,7 @@ def _name(worker: Worker | str) -> str:
 
 
 @contextmanager
-def a_home(folder: Path, fleet: Fleet, **environment: str) -> Iterator[Home]:
+def a_home(folder: Path, fleet: Hosts, **environment: str) -> Iterator[Home]:
     """A home whose controller is gone afterwards, whatever the test did."""
     home = Home(folder, fleet, **environment)
     try:
