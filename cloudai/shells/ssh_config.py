@@ -48,6 +48,8 @@ class Destination:
     """Instead of the user's own file; empty: that one."""
     own_key_algorithms: bool
     """ssh_config names ``HostKeyAlgorithms`` for it."""
+    own_ciphers: bool
+    """ssh_config names ``Ciphers`` for it."""
     connect_timeout: float | None
     """Seconds, where ssh_config says."""
     keepalive: tuple[float, int] | None
@@ -140,6 +142,7 @@ class SshConfig:
             agent=_agent(config.get("IdentityAgent", "SSH_AUTH_SOCK")),
             known_hosts=_paths(config.get("UserKnownHostsFile", [])),
             own_key_algorithms=config.get("HostKeyAlgorithms") is not None,
+            own_ciphers=config.get("Ciphers") is not None,
             connect_timeout=float(str(timeout)) if timeout else None,
             keepalive=_keepalive(config),
             asked=(user, port),

@@ -35,6 +35,8 @@ HANDSHAKES = 32
 """At once in all: each costs this machine milliseconds of arithmetic, and its timer runs."""
 TRIES = 6
 """Of a handshake that was dropped, within one call; after the first, one at a time."""
+CIPHERS = "^aes128-gcm@openssh.com"
+"""Before the others: a packet costs a third less to open by it than by the usual first."""
 KNOCK_AGAIN = 60.0
 """Seconds after which a person's next call may offer the same keys again where they were
 refused; sshd bans for less patience (facts, 4)."""
@@ -287,6 +289,8 @@ class Dialler:
             options["port"] = port
         if not destination.own_key_algorithms or client.peek:
             options["server_host_key_algs"] = client.algorithms()
+        if not destination.own_ciphers:
+            options["encryption_algs"] = CIPHERS
         return options
 
     def _failed(

@@ -267,6 +267,25 @@ async def test_an_alias_of_ssh_config_is_all_it_takes(lab: Lab, network: SshNetw
         await answer(network, other_name)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "used"),
+    [
+        (None, None, "aes128-gcm@openssh.com"),
+        ("chacha20-poly1305@openssh.com,aes256-ctr", None, "chacha20-poly1305@openssh.com"),
+        (None, "aes256-ctr", "aes256-ctr"),
+    ],
+)
+async def test_the_cheapest_cipher_is_used_unless_sshd_or_ssh_config_has_another(
+    lab: Lab, theirs: str | None, ours: str | None, used: str
+) -> None:
+    server = lab.sshd(LogLevel="DEBUG1", **({"Ciphers": theirs} if theirs else {}))
+    lab.config.write_text(f"Host *\n  Ciphers {ours}\n" if ours else "")
+    shell = lab.network().shell(lab.spec(server))
+    assert (await shell.run("echo in", timeout=10)).text == "in\n"
+    assert f"kex: server->client cipher: {used}" in server.log
+    await shell.close()
+
+
 async def test_broken_ssh_settings_are_said_with_their_line(lab: Lab, network: SshNetwork) -> None:
     lab.config.write_text("Host x\n  Port many\n")
     with pytest.raises(InvalidInput, match="line 2"):
