@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 GRANULARITY = 100_000_000
@@ -75,20 +75,29 @@ class Segment:
             slot=slot,
         )
 
-    def takes(self, at: int) -> bool:
-        """Whether a record of that time still belongs into it."""
-        held = self.size - self.begin
-        if self.opened_at is None:
-            return True
-        if at <= self.at:
-            return held < LONGEST
-        return at - self.opened_at < GRANULARITY and held < SEGMENT
+    def end_of(self, times: Sequence[int], data: Sequence[bytes], begin: int) -> int:
+        """The first of these records, from one on, that does not belong into it any more."""
+        held, latest, opened_at = self.size - self.begin, self.at, self.opened_at
+        for place in range(begin, len(times)):
+            at = times[place]
+            if opened_at is None:
+                opened_at = at
+            elif at <= latest:
+                if held >= LONGEST:
+                    return place
+            elif held >= SEGMENT or at - opened_at >= GRANULARITY:
+                return place
+            if at > latest:
+                latest = at
+            held += len(data[place])
+        return len(times)
 
-    def add(self, at: int, data: bytes) -> None:
+    def add(self, times: Sequence[int], data: bytes) -> None:
+        """Records that belong into it, with all their data in one."""
         if self.opened_at is None:
-            self.opened_at = at
-            self.kind = FRESH if at > self.at else OTHER
-        self.at = max(at, self.at)
+            self.opened_at = times[0]
+            self.kind = FRESH if times[0] > self.at else OTHER
+        self.at = max(self.at, *times)
         self.size += len(data)
         self.checksum = zlib.crc32(data, self.checksum)
 

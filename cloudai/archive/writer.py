@@ -79,19 +79,26 @@ class _Tape:
         os.ftruncate(self._index, used * SLOT)
 
     def write(self, records: Records) -> None:
-        segment = copy.copy(self.segment)
+        times, data = list[int](), list[bytes]()
+        for at, one in records:
+            times.append(at)
+            data.append(one)
+        segment, begin = copy.copy(self.segment), 0
         slot, entries, chunks = segment.slot, list[bytes](), list[bytes]()
-        for at, data in records:
-            if not segment.takes(at):
-                entries.append(segment.pack())
-                segment.close()
-                if self._is_full(segment):
-                    self._put(segment, slot, chunks, entries)
-                    self._roll()
-                    segment = copy.copy(self.segment)
-                    slot, entries, chunks = segment.slot, [], []
-            segment.add(at, data)
-            chunks.append(data)
+        while begin < len(times):
+            end = segment.end_of(times, data, begin)
+            if end > begin:
+                chunks.append(b"".join(data[begin:end]))
+                segment.add(times[begin:end], chunks[-1])
+                begin = end
+                continue
+            entries.append(segment.pack())
+            segment.close()
+            if self._is_full(segment):
+                self._put(segment, slot, chunks, entries)
+                self._roll()
+                segment = copy.copy(self.segment)
+                slot, entries, chunks = segment.slot, [], []
         if chunks:
             self._put(segment, slot, chunks, [*entries, segment.pack()])
 

@@ -167,9 +167,9 @@ class Collection:
         before = writer.resume
         last = None
         try:
-            async with link.engine.logs(container_id, tail=1) as records:
-                async for record in records:
-                    last = record
+            async with link.engine.logs(container_id, tail=1) as batches:
+                async for batch in batches:
+                    last = batch[-1]
         except EngineFailed as error:
             log.debug("%s: its last record: %s", self.key, error)
         if last is None:

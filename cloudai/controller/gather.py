@@ -27,11 +27,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
+from operator import lt
 
 from cloudai.archive import Archive, Boundary, LogWriter, Rewrite
 from cloudai.core.errors import CloudaiError, EngineFailed
-from cloudai.engines import LogRecord
+from cloudai.engines import LogBatch, LogRecord
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ REMEMBERED = 2000
 """Records by whose times one is known that a follower brings again."""
 MOST_MARKS = 100_000
 
-Opened = AbstractAsyncContextManager[AsyncIterator[LogRecord]]
+Opened = AbstractAsyncContextManager[AsyncIterator[LogBatch]]
 Open = Callable[[int], Opened]
 """The engine's records from the first at or after a moment (nanoseconds) on."""
 
@@ -68,19 +69,21 @@ class Sink:
     def __init__(self, writer: LogWriter | Rewrite, *, grown: Callable[[], None]) -> None:
         self._writer = writer
         self._grown = grown
-        self._records: list[tuple[int, bytes]] = []
+        self._batches: list[LogBatch] = []
         self._bytes = 0
         self._failed: CloudaiError | None = None
         self.used = False
         """Whether anything was added."""
 
-    def add(self, record: LogRecord) -> None:
-        """Raises ``StoreFull`` and others, also for an earlier record."""
-        if not self._records:
+    def add(self, batch: LogBatch) -> None:
+        """Raises ``StoreFull`` and others, also for an earlier batch."""
+        if not batch:
+            return
+        if not self._batches:
             asyncio.get_running_loop().call_soon(self._flush_soon)
         self.used = True
-        self._records.append((record.at, record.data))
-        self._bytes += len(record.data)
+        self._batches.append(batch)
+        self._bytes += sum(map(len, batch.data))
         if self._bytes >= self.AT_MOST:
             self.flush()
 
@@ -94,9 +97,11 @@ class Sink:
         """Raises ``StoreFull`` and others, also for an earlier batch."""
         if self._failed is not None:
             raise self._failed
-        records, self._records, self._bytes = self._records, [], 0
-        if records:
-            self._writer.extend(records)
+        batches, self._batches, self._bytes = self._batches, [], 0
+        if batches:
+            self._writer.extend(
+                chain.from_iterable(zip(one.at, one.data, strict=True) for one in batches)
+            )
             self._grown()
 
 
@@ -126,6 +131,15 @@ class Expected:
         self.matched += len(data)
         return True
 
+    def count_next(self, batch: LogBatch) -> int:
+        """With how many of these the archive goes on; moves on by those."""
+        if self.is_next(b"".join(batch.data)):
+            return len(batch)
+        for place, data in enumerate(batch.data):
+            if self.done or not self.is_next(data):
+                return place
+        return len(batch)
+
     def _more(self) -> bool:
         more = next(self._chunks, b"")
         self._held, self._at = self._held[self._at :] + more, 0
@@ -148,12 +162,32 @@ class Repeats:
         """Of the records of the latest time: the pieces of a long line all bear one."""
         self._last = (0, 0)
 
-    def known(self, record: LogRecord) -> None:
-        """This one is not new, and stands where it belongs, also where clocks went back."""
-        if record.at < self._latest:
-            self._latest = -1
-            self._times.clear()
-        self.may_have(record)
+    def known(self, batch: LogBatch) -> None:
+        """These are not new, and stand where they belong, also where clocks went back."""
+        if self._is_later(batch):
+            return
+        for record in batch:
+            if record.at < self._latest:
+                self._latest = -1
+                self._times.clear()
+            self.may_have(record)
+
+    def count_new(self, batch: LogBatch) -> int:
+        """How many come before the first that may have come before."""
+        if self._is_later(batch):
+            return len(batch)
+        for place, record in enumerate(batch):
+            if self.may_have(record):
+                return place
+        return len(batch)
+
+    def _is_later(self, batch: LogBatch) -> bool:
+        """Whether each is later than all before it, as nearly all are: then takes note of them."""
+        if not (self._latest < batch.at[0] and all(map(lt, batch.at, batch.at[1:]))):
+            return False
+        self._times.extend(batch.at[:-1])
+        self.may_have(batch[-1])
+        return True
 
     def may_have(self, record: LogRecord) -> bool:
         """Whether it may have come before."""
@@ -234,11 +268,11 @@ class Gatherer:
         sink = Sink(self._log.writer, grown=self._log.grown)
         cost, began = 0, 0
         try:
-            async with self._log.open(0) as records:
-                async for record in records:
-                    cost += record.cost
-                    began = began or record.at
-                    sink.add(record)
+            async with self._log.open(0) as batches:
+                async for batch in batches:
+                    cost += batch.cost
+                    began = began or batch.at[0]
+                    sink.add(batch)
         finally:
             sink.flush()
         if cost >= self._log.room:
@@ -262,20 +296,23 @@ class Gatherer:
         sink = Sink(writer, grown=self._log.grown)
         left = self._log.room // MAKE_SURE
         try:
-            async with self._log.open(start.since) as records:
-                async for record in records:
-                    if sink.used or expected.done:
-                        if repeats.may_have(record):
+            async with self._log.open(start.since) as batches:
+                async for batch in batches:
+                    if not (sink.used or expected.done):
+                        count = expected.count_next(batch)
+                        repeats.known(batch[:count])
+                        batch = batch[count:]
+                        if batch and not expected.done:
+                            return False
+                    if batch:
+                        count = repeats.count_new(batch)
+                        sink.add(batch[:count])
+                        if count < len(batch):
                             log.info("%s: a follower brings records again", self._log.key)
                             return False
-                        sink.add(record)
-                        left -= record.cost
+                        left -= batch.cost
                         if left < 0:
                             return True
-                    elif expected.is_next(record.data):
-                        repeats.known(record)
-                    else:
-                        return False
         finally:
             sink.flush()
         return sink.used or expected.done
@@ -377,11 +414,13 @@ class _Anew:
             self.give_up()
             raise
 
-    def add(self, record: LogRecord) -> None:
-        if self._same is None and record.at > self._old.at:
+    def add(self, batch: LogBatch) -> None:
+        if self._same is None and batch and max(batch.at) > self._old.at:
+            first = next(place for place, at in enumerate(batch.at) if at > self._old.at)
+            self._sink.add(batch[:first])
             self._sink.flush()
-            self._same = self._rewrite.size
-        self._sink.add(record)
+            self._same, batch = self._rewrite.size, batch[first:]
+        self._sink.add(batch)
 
     def commit(self) -> int:
         """Puts it in place. Bytes by which what ended the log moved."""
@@ -436,10 +475,10 @@ class _Look:
         ``False``: it dropped some meanwhile, look again. ``final``: see ``Gatherer.bring``."""
         cost = 0
         try:
-            async with self._log.open(self._start.since) as records:
-                async for record in records:
-                    cost += record.cost
-                    if not self._add(record):
+            async with self._log.open(self._start.since) as batches:
+                async for batch in batches:
+                    cost += batch.cost
+                    if not self._add_all(batch):
                         break
             self._close(final=final)
             if isinstance(self._sink, _Anew):
@@ -456,27 +495,31 @@ class _Look:
         self._mark_beginning(cost)
         return True
 
-    def _add(self, record: LogRecord) -> bool:
-        """Goes on by one record. ``False``: the archive lacks some before it."""
-        while self._sink is None:
-            if self._offered is not None:
-                if record.at < self._offered.until:
+    def _add_all(self, batch: LogBatch) -> bool:
+        """Goes on by some records. ``False``: the archive lacks some before one of them."""
+        while batch:
+            count = 0
+            if self._sink is not None:
+                count = len(batch)
+                self._sink.add(batch)
+            elif self._offered is not None:
+                for record in batch:
+                    if record.at >= self._offered.until:
+                        break
                     self._offered.add(record)
-                    break
-                if not self._join(self._offered):
+                    count += 1
+                if not count and not self._join(self._offered):
                     return False
             elif self._expected.done:
                 self._sink = Sink(self._writer, grown=self._log.grown)
-            elif self._expected.is_next(record.data):
+            elif count := self._expected.count_next(batch):
                 if not self._passed:
-                    self._unsure(0, self._base, record.at)
-                self._latest = max(self._latest, record.at)
-                break
+                    self._unsure(0, self._base, batch.at[0])
+                self._latest = max(self._latest, *batch.at[:count])
             else:
-                self._differ(record)
-        else:
-            self._sink.add(record)
-        self._passed += 1
+                self._differ(batch[0])
+            self._passed += count
+            batch = batch[count:]
         return True
 
     def _differ(self, record: LogRecord) -> None:
@@ -521,8 +564,7 @@ class _Look:
         self._offered = None
         if offered.open:
             self._sink = Sink(self._writer, grown=self._log.grown)
-            for record in list(offered.held)[place.old :]:
-                self._sink.add(record)
+            self._sink.add(LogBatch.of(list(offered.held)[place.old :]))
         else:
             self._base = offered.end
             self._expected = Expected(self._log.read(self._base))
@@ -560,14 +602,15 @@ class _Look:
         start, last = self._edges[offered.slot], offered.passed + offered.count
         anew = _Anew(self._log, start, place.offset, until=offered.first - 1)
         try:
-            async with self._log.open(self._start.since) as records:
-                async for record in records:
-                    cost += record.cost
-                    number += 1
-                    if number > offered.passed:
-                        anew.add(record)
-                        if number <= last:
-                            checksum = zlib.crc32(record.data, checksum)
+            async with self._log.open(self._start.since) as batches:
+                async for batch in batches:
+                    cost += batch.cost
+                    begin = max(number, offered.passed)
+                    fresh = batch[begin - number :]
+                    anew.add(fresh)
+                    known = fresh[: max(0, last - begin)]
+                    checksum = zlib.crc32(b"".join(known.data), checksum)
+                    number += len(batch)
             if number < last or checksum != offered.checksum:
                 anew.give_up()
                 return False

@@ -37,7 +37,7 @@ from . import (
     ImageMissing,
     ImageSource,
     LocalImage,
-    LogRecord,
+    LogBatch,
     NotAdmitted,
     Order,
     Outcome,
@@ -252,7 +252,7 @@ class FakeEngine:
     @asynccontextmanager
     async def logs(
         self, container_id: str, *, since: int = 0, follow: bool = False, tail: int | None = None
-    ) -> AsyncIterator[AsyncIterator[LogRecord]]:
+    ) -> AsyncIterator[AsyncIterator[LogBatch]]:
         container = await self._call("logs", container_id, lambda: self._named(container_id))
         first = next((i for i, record in enumerate(container.log) if record.at >= since), None)
         at = len(container.log) if first is None else first
@@ -408,7 +408,7 @@ class FakeEngine:
 
     async def _records(
         self, container: FakeContainer, at: int, *, follow: bool
-    ) -> AsyncGenerator[LogRecord, None]:
+    ) -> AsyncGenerator[LogBatch, None]:
         breaks, name = self._breaks, container.sight.assignment_id
         deaf, missed, repeated = container.deaf, container.missed, container.repeated
         begun = 0  # What it begins anew is what it went on with last: all of that it had.
@@ -424,8 +424,9 @@ class FakeEngine:
             if follow and deaf != container.deaf:
                 await container.changed.wait()
             elif at < container.dropped + len(container.log):
-                yield container.log[at - container.dropped]
-                at += 1
+                fresh = container.log[at - container.dropped :]
+                at += len(fresh)
+                yield LogBatch.of(fresh, lambda data: sum(map(len, data)))
             elif follow and self.worker.containers.get(name) is not container:
                 raise ContainerGone(f"No such container: {container.sight.id}")
             elif follow and container.sight.phase in ALIVE:

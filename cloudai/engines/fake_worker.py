@@ -242,7 +242,7 @@ class FakeWorker:
         container = self.containers[name]
         at = (self.clock() - EPOCH) // timedelta(microseconds=1) * 1000
         container.wrote_at = self.clock()
-        container.log.append(LogRecord(at=at, data=data, stream=stream, cost=len(data)))
+        container.log.append(LogRecord(at=at, data=data, stream=stream))
         container.change()
 
     def rotate(self, name: str, keep: int) -> None:

@@ -23,6 +23,7 @@ from cloudai.shells import Shell, Terminal
 from tests.contract.relay import Relay
 from tests.fleet_lab import Fleet, Worker
 from tests.fleet_lab.fleet import reserved_root
+from tests.log_records import one_by_one
 
 from .shells import opened_shell
 
@@ -133,7 +134,8 @@ async def whole_log(
     follow: bool = False,
     tail: int | None = None,
 ) -> list[LogRecord]:
-    async with watch.logs(container_id, since=since, follow=follow, tail=tail) as records:
+    logs = watch.logs(container_id, since=since, follow=follow, tail=tail)
+    async with one_by_one(logs) as records:
         return [record async for record in records]
 
 
@@ -316,7 +318,7 @@ async def test_a_log_is_followed_until_the_container_ends(watch: Watch, worker: 
     name = fresh_name()
     script = "echo one; while ! [ -e /go ]; do sleep 0.05; done; echo two; printf three"
     container_id = started(worker, name, "sh", "-c", script)
-    async with watch.logs(container_id, follow=True) as records:
+    async with one_by_one(watch.logs(container_id, follow=True)) as records:
         assert (await anext(records)).data == b"one\n"
         worker.docker("exec", name, "touch", "/go")
         async with asyncio.timeout(SOON):
@@ -333,8 +335,8 @@ async def test_following_may_begin_near_the_end(watch: Watch, worker: Worker) ->
 
     await until(both_written)
     async with (
-        watch.logs(container_id, follow=True, tail=1) as last,
-        watch.logs(container_id, follow=True, tail=0) as none,
+        one_by_one(watch.logs(container_id, follow=True, tail=1)) as last,
+        one_by_one(watch.logs(container_id, follow=True, tail=0)) as none,
     ):
         assert (await anext(last)).data == b"two\n"
         first_new = asyncio.create_task(anext(none))
@@ -349,7 +351,7 @@ async def test_following_may_begin_near_the_end(watch: Watch, worker: Worker) ->
 async def test_the_log_of_a_silent_container_opens_at_once(watch: Watch, worker: Worker) -> None:
     name = fresh_name()
     container_id = started(worker, name, "sleep", "1000")
-    async with asyncio.timeout(SOON), watch.logs(container_id, follow=True) as records:
+    async with asyncio.timeout(SOON), one_by_one(watch.logs(container_id, follow=True)) as records:
         worker.docker("kill", name)
         assert [record async for record in records] == []
 
@@ -411,7 +413,7 @@ async def test_a_follower_that_leaves_leaves_nothing_behind(watch: Watch, worker
     container_id = started(worker, fresh_name(), "sh", "-c", "echo here; sleep 1000")
     await watch.observe()
     before = followers(worker), connections(worker)
-    async with watch.logs(container_id, follow=True) as records, watch.happenings():
+    async with one_by_one(watch.logs(container_id, follow=True)) as records, watch.happenings():
         assert (await anext(records)).data == b"here\n"
         assert connections(worker) > before[1]
 
@@ -426,7 +428,7 @@ async def test_closing_leaves_no_process_on_the_worker(
 ) -> None:
     container_id = started(worker, fresh_name(), "sh", "-c", "echo here; sleep 1000")
     watch = await open_watch(shell, worker.docker_host, prefer=way[0])
-    async with watch.logs(container_id, follow=True) as records:
+    async with one_by_one(watch.logs(container_id, follow=True)) as records:
         await anext(records)
         await watch.close()
         with pytest.raises(WorkerUnreachable):
@@ -582,7 +584,7 @@ async def test_streams_break_loudly(
     async with (
         through_relay(way, shell, worker, tmp_path) as (watch, relay),
         watch.happenings() as happenings,
-        watch.logs(container_id, follow=True) as records,
+        one_by_one(watch.logs(container_id, follow=True)) as records,
     ):
         await anext(records)
         relay.cut()
@@ -620,7 +622,7 @@ async def test_one_answer_that_did_not_come_drops_no_follower(
     async with (
         AsyncExitStack() as stack,
         engine.happenings() as happenings,
-        engine.logs(container_id, follow=True) as records,
+        one_by_one(engine.logs(container_id, follow=True)) as records,
     ):
         stack.push_async_callback(engine.close)
         await anext(records)
@@ -676,7 +678,7 @@ async def test_a_hundred_followers_share_one_connection(worker: Worker, tmp_path
         watch = await open_watch(shell, worker.docker_host)
 
         async def follow(ready: asyncio.Event) -> bytes:
-            async with watch.logs(container_id, follow=True) as records:
+            async with one_by_one(watch.logs(container_id, follow=True)) as records:
                 record = await anext(records)
                 await ready.wait()
                 return record.data

@@ -3,6 +3,7 @@
 import errno
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -86,6 +87,22 @@ def test_bytes_in_are_bytes_out(tmp_path_factory, made, data):
     assert whole(archive) == whole_bytes(made)
     assert archive.size(TASK, 1) == len(whole_bytes(made))
     assert archive.complete(TASK, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(records, st.lists(st.integers(0, 12)), st.sampled_from([0, -GRANULARITY, -SECOND]))
+def test_the_index_is_the_same_however_many_records_come_at_once(
+    tmp_path_factory, made, cuts, back
+):
+    made = [*made, *((at + back, data) for at, data in made)]
+    indexes = []
+    for edges in (range(len(made)), sorted({cut % (len(made) + 1) for cut in cuts})):
+        archive = fresh(tmp_path_factory)
+        with archive.writer(TASK, 1) as writer:
+            for begin, end in itertools.pairwise([0, *edges, len(made)]):
+                writer.extend(made[begin:end])
+        indexes.append((tmp_path_factory.getbasetemp() / f"archive/{TASK}/1.idx").read_bytes())
+    assert indexes[0] == indexes[1]
 
 
 @settings(max_examples=60, deadline=None)

@@ -24,6 +24,7 @@ from cloudai.engines import (
     Running,
 )
 from cloudai.engines.fake import FakeClock, FakeEngine, FakeWorker, Fault, Job
+from tests.log_records import one_by_one
 
 ENGINE: type[Engine] = FakeEngine
 """mypy holds the fake to the protocol here."""
@@ -303,7 +304,7 @@ async def test_events_and_followed_logs_break_when_it_goes_away() -> None:
     running = await started(engine, order())
     async with (
         engine.happenings() as happenings,
-        engine.logs(running.container.id, follow=True) as records,
+        one_by_one(engine.logs(running.container.id, follow=True)) as records,
     ):
         engine.worker.write("task-1.1", b"one\n")
         assert (await anext(records)).data == b"one\n"
@@ -320,24 +321,24 @@ async def test_logs_are_followed_to_the_end_and_cut_by_since_and_tail() -> None:
     container = (await started(engine, order())).container
     engine.worker.write("task-1.1", b"one\ntwo\n")
     clock.advance(1)
-    async with engine.logs(container.id, follow=True) as records:
+    async with one_by_one(engine.logs(container.id, follow=True)) as records:
         following = asyncio.create_task(gathered(records))
         engine.worker.write("task-1.1", b"three")
         await asyncio.sleep(0)
         engine.worker.finish("task-1.1")
         assert await following == b"one\ntwo\nthree"
-    async with engine.logs(container.id) as records:
+    async with one_by_one(engine.logs(container.id)) as records:
         last = [record async for record in records][-1]
-    async with engine.logs(container.id, since=last.at) as records:
+    async with one_by_one(engine.logs(container.id, since=last.at)) as records:
         assert await gathered(records) == b"three"
-    async with engine.logs(container.id, tail=2) as records:
+    async with one_by_one(engine.logs(container.id, tail=2)) as records:
         assert await gathered(records) == b"two\nthree"
 
 
 async def test_a_container_that_vanishes_breaks_its_log_and_is_gone() -> None:
     engine = FakeEngine()
     container = (await started(engine, order())).container
-    async with engine.logs(container.id, follow=True) as records:
+    async with one_by_one(engine.logs(container.id, follow=True)) as records:
         following = asyncio.create_task(gathered(records))
         await asyncio.sleep(0)
         engine.worker.vanish("task-1.1")

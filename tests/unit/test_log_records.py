@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudai.core.errors import EngineFailed, Indeterminate
+from cloudai.core.errors import EngineFailed, Indeterminate, LogUnreadable
 from cloudai.engines import LogRecord
-from cloudai.engines.docker.log_records import Decoder, Frames, Lines, LogPlace
+from cloudai.engines.docker.log_records import AROUND, Decoder, Frames, Lines, LogPlace
 
 SECOND = 1_000_000_000
 
@@ -111,6 +111,21 @@ def test_what_the_engine_says_of_the_log_itself_is_raised_not_shown_as_output() 
     words = b"error reading: unexpected end of JSON\n"
     with pytest.raises(EngineFailed, match="unexpected end of JSON"):
         decoded(Frames(), struct.pack(">BxxxL", 3, len(words)) + words, [])
+
+
+def test_what_came_before_the_engine_failed_to_read_on_is_handed_over() -> None:
+    one, words = LogRecord(5, b"one\n"), b"error reading: unexpected end of JSON\n"
+    frames = Frames()
+    assert list(frames.feed(frame(one) + struct.pack(">BxxxL", 3, len(words)) + words)) == [one]
+    with pytest.raises(LogUnreadable, match="unexpected end of JSON"):
+        frames.feed(b"")
+
+
+def test_a_batch_tells_what_its_records_take_in_the_engines_file() -> None:
+    batch = Frames().feed(frame(LogRecord(5, b"plain\n")) + frame(LogRecord(6, b'<\x1b"\n')))
+    first = AROUND + len(r"plain\n")
+    assert batch[:1].cost == first
+    assert batch.cost == first + AROUND + len(r"\u003c\u001b\"\n")
 
 
 def test_stamps_of_other_zones_and_precisions_are_understood() -> None:

@@ -33,7 +33,7 @@ from cloudai.engines import (
     Happening,
     ImageSource,
     LocalImage,
-    LogRecord,
+    LogBatch,
     Order,
     Outcome,
     PullProgress,
@@ -430,7 +430,7 @@ class DockerEngine:
     @asynccontextmanager
     async def logs(
         self, container_id: str, *, since: int = 0, follow: bool = False, tail: int | None = None
-    ) -> AsyncIterator[AsyncIterator[LogRecord]]:
+    ) -> AsyncIterator[AsyncIterator[LogBatch]]:
         """See ``Engine.logs``."""
         async with (
             self._watching() as watch,

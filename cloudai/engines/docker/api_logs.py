@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from cloudai.core.errors import EngineFailed
-from cloudai.engines import LogRecord
+from cloudai.engines import LogBatch
 
 from .api_http import EngineHttp, path_of, whole_object
 from .log_records import Decoder, Frames, Lines, LogPlace
@@ -36,27 +36,27 @@ class ContainerLog:
 
     async def follow(
         self, place: LogPlace, tail: int | None = None
-    ) -> AsyncGenerator[LogRecord, None]:
+    ) -> AsyncGenerator[LogBatch, None]:
         """The last ``tail`` records from a place on and all to come. The engine ends a followed
         log with its container, at times before the last records (facts, 19): those are read
         once it has ended."""
         if tail is not None:
             # With none of them asked for, the last is read to know where the log stands.
-            async with aclosing(self.read(place, tail=max(1, tail))) as records:
-                async for record in records:
+            async with aclosing(self.read(place, tail=max(1, tail))) as batches:
+                async for batch in batches:
                     if tail:
-                        yield record
-        async with aclosing(self.read(place, follow=True)) as records:
-            async for record in records:
-                yield record
+                        yield batch
+        async with aclosing(self.read(place, follow=True)) as batches:
+            async for batch in batches:
+                yield batch
         await self._wait_for_end()
-        async with aclosing(self.read(place)) as records:
-            async for record in records:
-                yield record
+        async with aclosing(self.read(place)) as batches:
+            async for batch in batches:
+                yield batch
 
     async def read(
         self, place: LogPlace, *, follow: bool = False, tail: int | None = None
-    ) -> AsyncGenerator[LogRecord, None]:
+    ) -> AsyncGenerator[LogBatch, None]:
         """What comes after a place, which moves on with it. Raises ``EngineFailed`` where that
         is not found again."""
         decoder: Decoder = Lines() if self._terminal else Frames()
@@ -64,14 +64,14 @@ class ContainerLog:
         query = self._query(place.since, follow=follow, tail=tail)
         async with self._http.stream(path_of(self._container_id, "logs"), query) as chunks:
             async for chunk in chunks:
-                for record in decoder.feed(chunk):
-                    if rejoin.is_new(record):
-                        place.passed(record)
-                        yield record
-            for record in decoder.finish():
-                if rejoin.is_new(record):
-                    place.passed(record)
-                    yield record
+                while found := decoder.feed(chunk):
+                    chunk = b""
+                    if batch := rejoin.new_of(found):
+                        place.passed_all(batch)
+                        yield batch
+            if batch := rejoin.new_of(decoder.finish()):
+                place.passed_all(batch)
+                yield batch
         if not rejoin.found:
             raise EngineFailed("the container's log was cut short on the worker while read")
 

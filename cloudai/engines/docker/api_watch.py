@@ -20,7 +20,7 @@ from urllib.parse import quote
 from cloudai import scripts
 from cloudai.core.errors import CloudaiError, ContainerGone, EngineFailed, Indeterminate
 from cloudai.core.model import ContainerSight
-from cloudai.engines import Happening, LogRecord, Usage
+from cloudai.engines import Happening, LogBatch, Usage
 from cloudai.shells import Shell, Terminal
 
 from . import labels
@@ -130,7 +130,7 @@ class ApiWatch:
     @asynccontextmanager
     async def logs(
         self, container_id: str, *, since: int = 0, follow: bool = False, tail: int | None = None
-    ) -> AsyncIterator[AsyncIterator[LogRecord]]:
+    ) -> AsyncIterator[AsyncIterator[LogBatch]]:
         log = await ContainerLog.opened(self._http, container_id)
         place = LogPlace(since)
         records = log.follow(place, tail) if follow else log.read(place, tail=tail)

@@ -17,15 +17,17 @@ import re
 import struct
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Protocol
 
 from cloudai.core.errors import EngineFailed, Indeterminate, LogUnreadable
-from cloudai.engines import LogRecord
+from cloudai.engines import LogBatch, LogRecord
 
 HEAD = struct.Struct(">BxxxL")
+STAMPED = struct.Struct(">BxxxL20s9s2s")
+"""A head and the stamp after it: up to the point, the nanoseconds, ``Z `` and no other zone."""
 STDOUT, STDERR, ENGINE = 1, 2, 3
 """Streams of a frame; on the third, newer engines say what went wrong with the log itself."""
 LARGEST_RECORD = 64 * 1024**2
@@ -46,40 +48,100 @@ AROUND = 67
 class Decoder(Protocol):
     """Bytes of one log in, its records out."""
 
-    def feed(self, data: bytes) -> Iterator[LogRecord]:
-        """The records that are whole now. Raises ``EngineFailed`` for what is no log."""
+    def feed(self, data: bytes) -> LogBatch:
+        """The records that are whole now; none after that where it is asked once more, with
+        no data. Raises ``EngineFailed`` for what is no log, once all before it were given."""
 
-    def finish(self) -> Iterator[LogRecord]:
+    def finish(self) -> LogBatch:
         """The rest, once the engine said that this was all. Raises ``Indeterminate`` where
         that cannot be, since a record is cut."""
+
+
+class _Cut:
+    """Records that were cut off, column by column."""
+
+    def __init__(self) -> None:
+        self.at: list[int] = []
+        self.data: list[bytes] = []
+        self.stream: list[int] = []
+
+    def add(self, record: LogRecord) -> None:
+        self.at.append(record.at)
+        self.data.append(record.data)
+        self.stream.append(record.stream)
+
+    def batch(self) -> LogBatch:
+        return LogBatch(self.at, self.data, self.stream, _cost)
 
 
 class Frames:
     """The log of a container without a terminal."""
 
     def __init__(self) -> None:
-        self._pending = bytearray()
+        self._pending = [b""]
+        self._lacking = HEAD.size
+        """Bytes without which no further record is whole."""
 
-    def feed(self, data: bytes) -> Iterator[LogRecord]:
-        self._pending += data
-        at = 0
-        try:
-            while len(self._pending) - at >= HEAD.size:
-                stream, length = HEAD.unpack_from(self._pending, at)
-                end = at + HEAD.size + length
-                _check_frame(stream, length)
-                if end > len(self._pending):
-                    return
-                content = bytes(self._pending[at + HEAD.size : end])
-                at = end
-                yield _record(content, stream)
-        finally:
-            del self._pending[:at]
+    def feed(self, data: bytes) -> LogBatch:
+        self._pending.append(data)
+        self._lacking -= len(data)
+        cut = _Cut()
+        if self._lacking <= 0:
+            held, begin = b"".join(self._pending), 0
+            self._lacking = 0
+            try:
+                while not self._lacking:
+                    begin = _cut_usual(held, begin, cut)
+                    begin = self._cut_next(held, begin, cut)
+            except EngineFailed:
+                if not cut.at:
+                    raise
+            self._pending = [held[begin:]]
+        return cut.batch()
 
-    def finish(self) -> Iterator[LogRecord]:
-        if self._pending:
+    def finish(self) -> LogBatch:
+        if any(self._pending):
             raise Indeterminate("the worker's engine ended a log inside a record")
-        return iter(())
+        return _Cut().batch()
+
+    def _cut_next(self, held: bytes, begin: int, cut: _Cut) -> int:
+        """Cuts one record off, whatever it looks like; where the next begins."""
+        self._lacking = HEAD.size - (len(held) - begin)
+        if self._lacking > 0:
+            return begin
+        stream, length = HEAD.unpack_from(held, begin)
+        _check_frame(stream, length)
+        end = begin + HEAD.size + length
+        self._lacking = max(0, end - len(held))
+        if not self._lacking:
+            cut.add(_record(held[begin + HEAD.size : end], stream))
+            begin = end
+        return begin
+
+
+def _cut_usual(held: bytes, begin: int, cut: _Cut) -> int:
+    """Cuts off the frames from there on that are as engines write them, for a third of the
+    time; where the first begins that is not, or not whole."""
+    at, data, streams = cut.at, cut.data, cut.stream
+    last, base = b"", 0
+    for_stamp = len(held) - STAMPED.size
+    while begin <= for_stamp:
+        stream, length, second, nanos, zone = STAMPED.unpack_from(held, begin)
+        end = begin + HEAD.size + length
+        usual = 0 < stream < ENGINE and zone == b"Z " and nanos.isdigit()
+        if not usual or end > len(held) or length < STAMPED.size - HEAD.size:
+            break
+        if second != last:
+            try:
+                base = nanoseconds(STAMP.match(held, begin + HEAD.size)) - int(nanos)
+            except ValueError:
+                break
+            last = second
+        at.append(base + int(nanos))
+        data.append(held[begin + STAMPED.size : end])
+        streams.append(stream)
+        begin = end
+    return begin
 
 
 class Lines:
@@ -88,22 +150,27 @@ class Lines:
     def __init__(self) -> None:
         self._pending = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[LogRecord]:
+    def feed(self, data: bytes) -> LogBatch:
         self._pending += data
-        at = 0
+        cut, begin = _Cut(), 0
         try:
-            while end := self._end_of_record(at):
-                content = bytes(self._pending[at:end])
-                at = end
-                yield _record(content, STDOUT)
+            while end := self._end_of_record(begin):
+                cut.add(_record(bytes(self._pending[begin:end]), STDOUT))
+                begin = end
+        except EngineFailed:
+            if not cut.at:
+                raise
         finally:
-            del self._pending[:at]
+            del self._pending[:begin]
         if len(self._pending) > LARGEST_RECORD:
             raise _no_log(f"{len(self._pending)} bytes without an end of line")
+        return cut.batch()
 
-    def finish(self) -> Iterator[LogRecord]:
-        rest, self._pending = bytes(self._pending), bytearray()
-        return iter((_record(rest, STDOUT),) if rest else ())
+    def finish(self) -> LogBatch:
+        rest, self._pending, cut = bytes(self._pending), bytearray(), _Cut()
+        if rest:
+            cut.add(_record(rest, STDOUT))
+        return cut.batch()
 
     def _end_of_record(self, at: int) -> int:
         """Where the record that begins at ``at`` ends; 0 while that is not known."""
@@ -138,6 +205,14 @@ class LogPlace:
             self.since = record.at
         self._recent.append(_mark(record))
 
+    def passed_all(self, batch: LogBatch) -> None:
+        """The reader has these, the next of the log."""
+        latest = max(batch.at)
+        # Those before the latest time first comes leave nothing behind.
+        first = batch.at.index(latest) if latest > self.since else 0
+        for record in batch[first:]:
+            self.passed(record)
+
     def rejoin(self) -> Rejoin:
         """Tells what is new in a stream that was asked for from ``since`` on."""
         return Rejoin(self.since, list(self._recent))
@@ -166,13 +241,22 @@ class Rejoin:
         self.found = self._window[-1] == self._recent[-1] and list(self._window) == self._recent
         return False
 
+    def new_of(self, batch: LogBatch) -> LogBatch:
+        """Those that are new; to be asked once about each batch, in order."""
+        for place, record in enumerate(batch):
+            if self.is_new(record):
+                return batch[place:] if place else batch
+        return batch[len(batch) :]
+
 
 def _mark(record: LogRecord) -> tuple[int, int, int]:
     return record.at, len(record.data), zlib.crc32(record.data)
 
 
-def nanoseconds(stamp: re.Match[bytes]) -> int:
-    """A stamp in nanoseconds since the epoch."""
+def nanoseconds(stamp: re.Match[bytes] | None) -> int:
+    """A stamp in nanoseconds since the epoch. Raises ``ValueError`` for what is none."""
+    if stamp is None:
+        raise ValueError("no stamp")
     fraction = (stamp[2] or b"").ljust(9, b"0")
     return _seconds(stamp[1], stamp[3]) * 1_000_000_000 + int(fraction)
 
@@ -189,21 +273,21 @@ def _record(content: bytes, stream: int) -> LogRecord:
         words = content.decode("utf-8", "replace").strip()
         raise LogUnreadable(f"the worker's engine could not read the log: {words}")
     stamp = STAMP.match(content)
-    if stamp is None:
-        raise _no_log(content[:LONGEST_STAMP])
     try:
         at = nanoseconds(stamp)
     except ValueError:
-        raise _no_log(content[:LONGEST_STAMP]) from None
-    data = content[stamp.end() :]
-    return LogRecord(at=at, data=data, stream=stream, cost=_cost(data))
+        stamp = None
+    if stamp is None:
+        raise _no_log(content[:LONGEST_STAMP])
+    return LogRecord(at=at, data=content[stamp.end() :], stream=stream)
 
 
-def _cost(data: bytes) -> int:
-    """Bytes of a record in the engine's file: a JSON object a line."""
-    long = len(data) - len(data.translate(None, SIX))
-    short = len(data) - len(data.translate(None, TWO))
-    return len(data) + 5 * long + short + AROUND
+def _cost(data: Sequence[bytes]) -> int:
+    """Bytes of records in the engine's file: a JSON object a line."""
+    text = b"".join(data)
+    long = len(text) - len(text.translate(None, SIX))
+    short = len(text) - len(text.translate(None, TWO))
+    return len(text) + 5 * long + short + AROUND * len(data)
 
 
 def _check_frame(stream: int, length: int) -> None:

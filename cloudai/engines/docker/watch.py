@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from cloudai.core.errors import EngineFailed, WorkerUnreachable
 from cloudai.core.model import ContainerSight
-from cloudai.engines import Happening, LogRecord, Usage
+from cloudai.engines import Happening, LogBatch, Usage
 from cloudai.shells import Shell, Terminal
 
 from .api_http import Door, EngineHttp
@@ -60,7 +60,7 @@ class Watch(Protocol):
 
     def logs(
         self, container_id: str, *, since: int = 0, follow: bool = False, tail: int | None = None
-    ) -> AbstractAsyncContextManager[AsyncIterator[LogRecord]]:
+    ) -> AbstractAsyncContextManager[AsyncIterator[LogBatch]]:
         """Records from the first at or after ``since`` (nanoseconds) on, the last ``tail`` of
         them; with ``follow`` also those to come until the container ends."""
 
