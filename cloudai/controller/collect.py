@@ -226,14 +226,15 @@ class Collector:
         if collection.follower is None:
             await collection.bring(link, assignment.container_id, follow=False)
 
-    async def follow(self, task: Task) -> AsyncGenerator[int, None]:
+    async def follow(self, task: Task) -> AsyncGenerator[tuple[int, bool], None]:
         """Yields each time the task's log at home grew, with the bytes by which what was read
-        before has moved. Keeps a follower while it is used."""
+        before has moved, and at first and after a second without that (``True``). Keeps a
+        follower while it is used."""
         assert task.assignment is not None
         assert task.assignment.container_id is not None
         collection = self.of(task)
         collection.readers += 1
-        moved = collection.moved
+        moved, heard = collection.moved, False
         try:
             while True:
                 followed = collection.follower is not None and not collection.follower.done()
@@ -244,10 +245,10 @@ class Collector:
                         )
                     )
                 ear = collection.grown.listen()
-                yield collection.moved - moved
+                yield collection.moved - moved, not heard
                 moved = collection.moved
                 # The timeout is no poll for bytes: it notices an end that nobody announced.
-                await ear.wait(timeout=1)
+                heard = await ear.wait(timeout=1)
         finally:
             collection.readers -= 1
             if not collection.readers and collection.follower is not None:

@@ -438,8 +438,9 @@ class Desk:
         if not follow or archive.complete(*key) or task.assignment.container_id is None:
             return
         async with aclosing(self.controller.collector.follow(task)) as growth:
-            async for moved in growth:
-                ended = await self._log_ended(task)
+            async for moved, quiet in growth:
+                # Asking costs more than passing lines on: a log that grows has not ended.
+                ended = archive.complete(*key) or (quiet and await self._log_ended(task))
                 reader.offset = max(0, reader.offset + moved)
                 for chunk in reader:
                     yield chunk

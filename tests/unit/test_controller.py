@@ -489,6 +489,26 @@ async def test_following_a_log_over_cut_streams_loses_and_doubles_nothing(a_benc
         )
 
 
+async def test_lines_are_passed_on_without_asking_whether_the_task_has_ended(a_bench, monkeypatch):
+    asked: list[str] = []
+
+    async with a_bench(w1=FakeWorker()).running() as bench:
+        task = await bench.reach(await bench.submit(), State.RUNNING)
+        stream = await bench.desk.logs(task, follow=True)
+        bench.workers["w1"].write(task.assignment.id, b"first\n")
+        assert await anext(stream) == b"first\n"
+        ended = bench.desk._log_ended
+        monkeypatch.setattr(
+            bench.desk, "_log_ended", lambda one: asked.append(one.id) or ended(one)
+        )
+        for number in range(5):
+            bench.workers["w1"].write(task.assignment.id, b"%d\n" % number)
+            assert await anext(stream) == b"%d\n" % number
+        assert len(asked) <= 1, "but for where a line took a second"
+        bench.workers["w1"].finish(task.assignment.id, 0)
+        assert [chunk async for chunk in stream] == []
+
+
 async def test_a_log_can_be_followed_before_the_task_starts(a_bench):
     worker = FakeWorker(cpus=1)
     worker.jobs["busybox"] = Job(output=b"hello\n")
