@@ -36,7 +36,7 @@ HANDSHAKES = 32
 TRIES = 6
 """Of a handshake that was dropped, within one call; after the first, one at a time."""
 CIPHERS = "^aes128-gcm@openssh.com"
-"""Before the others: a packet costs a third less to open by it than by the usual first."""
+"""Before the others: a packet costs half as much to open by it as by the usual first."""
 KNOCK_AGAIN = 60.0
 """Seconds after which a person's next call may offer the same keys again where they were
 refused; sshd bans for less patience (facts, 4)."""
