@@ -3,6 +3,7 @@
 from cloudai.store import Standing
 
 from .batches import Batches
-from .service import Service, log_limit, new_id, now
+from .ids import new_id
+from .service import Service, log_limit, now
 
 __all__ = ["Batches", "Service", "Standing", "log_limit", "new_id", "now"]

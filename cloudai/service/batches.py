@@ -22,8 +22,9 @@ from cloudai.core.wishes import check_flag
 from cloudai.core.wording import shown
 from cloudai.store import Standing, has_files
 
+from .ids import new_id, new_ids
 from .needs import with_needs_each
-from .service import Service, bundle_of, new_id, now
+from .service import Service, bundle_of, now
 
 FIELDS = ("files", "set", "once_key", "no_overlap", "name", "user_id", "done")
 RETRY_FIELDS = ("failed", "env")
@@ -111,7 +112,7 @@ class Batches:
             moment or at,
             user,
             batch_id,
-            lambda kind: new_id(kind, at),
+            new_ids(at),
             self.service.types.expand,
         )
         done = _done(body)
@@ -420,15 +421,16 @@ def _without(tasks: Sequence[Task], left_out: set[str], batch_id: str) -> list[T
 
 def _renewed(again: Sequence[Task], at: datetime, batch: str | None) -> list[Task]:
     """The same tasks under new ids; what they need of each other is renewed with them."""
+    another = new_ids(at)
     arrays: dict[str, str] = {}
     names: dict[str, str] = {}
     for task in again:
         array = task.spec.array
         if array is not None:
-            new = arrays.setdefault(array, new_id("task", at))
+            new = arrays.setdefault(array, another("task"))
             names[task.id] = element_id(new, task.spec.array_index)
         else:
-            names[task.id] = new_id("task", at)
+            names[task.id] = another("task")
     groups: dict[str, str] = {}
     old_batch = again[0].spec.batch
     entries = {f"{old_batch}/{task.spec.entry}" for task in again} if batch else set()
@@ -437,7 +439,7 @@ def _renewed(again: Sequence[Task], at: datetime, batch: str | None) -> list[Tas
         spec = task.spec
         needs = [_renewed_need(need, names, arrays, entries, batch) for need in needs_of(spec)]
         spec = with_needs(spec, [need for need in needs if need is not None])
-        group = groups.setdefault(spec.group, new_id("group", at)) if spec.group else None
+        group = groups.setdefault(spec.group, another("group")) if spec.group else None
         spec = replace(
             spec,
             batch=batch,

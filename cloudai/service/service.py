@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -44,28 +43,16 @@ from cloudai.store import Located, Store
 from cloudai.tasktypes import TaskTypes
 from cloudai.vault import Vault
 
+from .ids import new_id
 from .needs import with_whole_needs
 from .unfinished import Unfinished
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
-"""No look-alikes: ids are read aloud and typed."""
-
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-def new_id(kind: str, at: datetime) -> str:
-    """``kind-<unix seconds>-<suffix>``, unique at any rate: 8 random letters a second."""
-    number, letters = int.from_bytes(secrets.token_bytes(16)), []
-    for _ in range(8):
-        number, letter = divmod(number, len(LETTERS))
-        letters.append(LETTERS[letter])
-    suffix = "".join(letters)
-    return f"{kind}-{int(at.timestamp())}-{suffix}"
 
 
 def log_limit(environ: Mapping[str, str]) -> int:
