@@ -27,9 +27,10 @@ from cloudai.core.wording import did_you_mean, nearest, shown
 from cloudai.expressions import render
 
 from .document import FORMATS, TOP, Document, Path, read_document
-from .fields import KNOWN, OF_FILES, as_body, as_text, field_of, word_of
+from .fields import KNOWN, OF_FILES, as_text, field_of, word_of
 from .matrix import MOST_TASKS, combinations
 from .multiplying import grouped, spread
+from .pattern import Pattern, each_text
 from .planned import Asked, Entry, File, Mistakes, Planned, Read
 
 MOST_FILES = 100
@@ -256,8 +257,15 @@ class _Reader:
             self._wrong(entry.file, (*entry.path, *path), wrong.message)
             return
         merged = _merged(entry.defaults, entry.written)
+        words = {
+            word: value
+            for word, value in merged.items()
+            if word in KNOWN and word not in _NOT_RENDERED
+        }
+        varying = {"index"}.union(*combos) if len(combos) > 1 else ()
+        pattern = Pattern(words, varying)
         for index, combo in enumerate(combos):
-            task = self._task(entry, merged, {**entry.values, "index": index, **combo})
+            task = self._task(entry, pattern, {**entry.values, "index": index, **combo})
             if task is None:
                 break  # what is wrong with one is wrong with most
             entry.tasks.append(task)
@@ -270,20 +278,14 @@ class _Reader:
             self.mistakes.add(entry.file.name, entry.place("group"), f"group: {wrong.message}")
         self.count += len(entry.tasks)
 
-    def _task(
-        self, entry: Entry, merged: Mapping[str, Any], values: Mapping[str, Any]
-    ) -> Planned | None:
-        found: dict[str, Any] = {}
-        for word, value in merged.items():
-            if word in _NOT_RENDERED or word not in KNOWN:
-                continue
-            try:
-                found[word] = _rendered(value, values)
-            except InvalidInput as wrong:
-                self.mistakes.add(entry.file.name, entry.place(word), f"{word}: {wrong.message}")
-        if len(found) < sum(1 for word in merged if word not in _NOT_RENDERED and word in KNOWN):
+    def _task(self, entry: Entry, pattern: Pattern, values: Mapping[str, Any]) -> Planned | None:
+        def wrong_word(word: str, wrong: InvalidInput) -> None:
+            self.mistakes.add(entry.file.name, entry.place(word), f"{word}: {wrong.message}")
+
+        body = pattern.body(values, wrong_word)
+        if body is None:
             return None
-        body = _with_whole_path(as_body(found), entry.file.name)
+        body = _with_whole_path(body, entry.file.name)
         after = _needs(body.pop("after", None))
         try:
             user = self.user or self.asked.user
@@ -293,20 +295,20 @@ class _Reader:
             if isinstance(after, InvalidInput):
                 raise after
         except CloudaiError as wrong:
-            self._refused(entry, wrong, found)
+            self._refused(entry, wrong, pattern.words)
             return None
         return Planned(self.asked.new_id("task"), spec, env, begin, entry, body, after=after)
 
-    def _refused(self, entry: Entry, wrong: CloudaiError, found: Mapping[str, Any]) -> None:
+    def _refused(self, entry: Entry, wrong: CloudaiError, words: Mapping[str, Any]) -> None:
         """Under the name of the field as it was written, at its place."""
         field = str(wrong.details.get("field", ""))
         name = re.split(r"[.\[]", field, maxsplit=1)[0]
-        word = word_of(name, found)
+        word = word_of(name, words)
         text = wrong.message
         if name and text.startswith(name) and word != name:
             text = word + text.removeprefix(name)
         hint = f" ({wrong.hint})" if wrong.hint else ""
-        place = entry.place(word) if word in found else entry.file.place(entry.path)
+        place = entry.place(word) if word in words else entry.file.place(entry.path)
         self.mistakes.add(entry.file.name, place, text + hint)
 
     def _render(self, document: Document, path: Path, value: Any, values: Mapping[str, Any]) -> Any:
@@ -321,16 +323,8 @@ _NOT_RENDERED = ("matrix", "include", "exclude", "id", "group")
 
 
 def _rendered(value: Any, values: Mapping[str, Any]) -> Any:
-    """The value with all expressions in it done, however deep."""
-    match value:
-        case str():
-            return render(value, values)
-        case list():
-            return [_rendered(one, values) for one in value]
-        case dict():
-            return {name: _rendered(one, values) for name, one in value.items()}
-        case _:
-            return value
+    """The value with all expressions in it done."""
+    return each_text(value, lambda text: render(text, values))
 
 
 def _with_whole_path(body: dict[str, Any], file: str) -> dict[str, Any]:

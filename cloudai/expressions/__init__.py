@@ -20,10 +20,10 @@ from jinja2 import nodes
 
 from .allowed import FUNCTIONS
 from .plain import Plain, Refused, as_text, check_size, plain, unknown, weigh
-from .sandbox import ENVIRONMENT, compiled
+from .sandbox import ENVIRONMENT, compiled, context_of
 from .told import told
 
-__all__ = ["Plain", "check", "names_in", "render", "render_text"]
+__all__ = ["FUNCTIONS", "Plain", "check", "names_in", "render", "render_text"]
 
 
 def render(text: str, values: Mapping[str, object]) -> Plain:
@@ -41,7 +41,7 @@ def render(text: str, values: Mapping[str, object]) -> Plain:
         template = compiled(text)
         parts: list[object] = []
         size = 0
-        for part in template.root_render_func(template.new_context(dict(values))):
+        for part in template.root_render_func(context_of(values)):
             parts.append(plain(part))
             size += weigh(parts[-1])
             check_size(size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudai.batches import Asked, File, link, read_files
+from cloudai.batches.pattern import Pattern
 from cloudai.core.errors import InvalidInput, TaskNotFound
 from cloudai.core.model import OnUnmet, Placement
 from cloudai.core.problems import FileInvalid
+from cloudai.expressions import render
 
 NOW = datetime(2026, 1, 31, 2, 0, tzinfo=UTC)
 
@@ -386,3 +389,72 @@ def test_our_reader_of_json_reads_what_the_standard_one_reads(value):
 def test_no_text_does_more_than_be_refused(text, form):
     with contextlib.suppress(InvalidInput):
         read((text, form))
+
+
+# ------------------------------------------------------------------ what is alike, done once
+
+SCALARS = st.one_of(
+    st.sampled_from([0, 1, 1.0, True, False, None, "1", "", "x", -0.0, 0.0]),
+    st.lists(st.sampled_from([1, 1.0, True, "1"]), max_size=2),
+)
+TEXTS = st.sampled_from(
+    [
+        *("plain", "{{ a }}", "{{ b }}", "{{ index }}", "{{ fixed }}", "{{ range }}"),
+        *("{{ a | string }}-{{ index }}", "{{ [a, b] | tojson }}", "{{ c | default('none') }}"),
+        *("{{ a is defined }}", "{{ missing }}", "{{ a", "{{ range(2) | tojson }}"),
+    ]
+)
+
+
+@given(
+    words=st.dictionaries(
+        st.sampled_from(["command", "name", "argv", "env", "time_limit"]),
+        st.one_of(TEXTS, st.lists(TEXTS, max_size=2), st.dictionaries(st.just("X"), TEXTS)),
+    ),
+    axes=st.fixed_dictionaries(
+        {"a": st.lists(SCALARS, min_size=1, max_size=3), "b": st.lists(SCALARS, min_size=1)},
+        optional={"range": st.lists(SCALARS, min_size=1, max_size=2)},
+    ),
+    more=st.lists(st.dictionaries(st.sampled_from("abc"), SCALARS, min_size=1), max_size=2),
+)
+def test_a_pattern_says_what_each_combination_would_say_by_itself(words, axes, more):
+    combos = [dict(zip(axes, one, strict=True)) for one in itertools.product(*axes.values())]
+    pattern = Pattern(words, {"index"}.union(*combos, *more))
+    for index, combo in enumerate([*combos, *more]):
+        values = {"fixed": 7, "index": index, **combo}
+        assert said(pattern, values) == said(Pattern(words, ()), values)
+
+
+def said(pattern, values):
+    """The body, told so that 1, 1.0 and true are not the same, and what is wrong."""
+    wrong = []
+    body = pattern.body(values, lambda word, error: wrong.append((word, error.message)))
+    return repr(body and sorted(body.items())), sorted(wrong)
+
+
+def test_a_matrix_does_each_text_once_for_the_same_values(monkeypatch):
+    done = []
+
+    def counted(text, values):
+        done.append(text)
+        return render(text, values)
+
+    monkeypatch.setattr("cloudai.batches.pattern.render", counted)
+    found = read(
+        """
+        vars: {data: /data}
+        tasks:
+        - image: busybox
+          matrix: {lr: range(20), seed: range(30)}
+          argv: ["--lr={{ lr }}", "--seed={{ seed * 2 }}", "--data={{ data }}", "-v"]
+        """
+    )
+    assert len(found.tasks) == 600
+    assert found.tasks[-1].spec.argv == ("--lr=19", "--seed=58", "--data=/data", "-v")
+    assert Counter(done) == {
+        "--lr={{ lr }}": 20,
+        "--seed={{ seed * 2 }}": 30,
+        "--data={{ data }}": 1,
+        "-v": 600,
+        "busybox": 1,
+    }
