@@ -16,13 +16,14 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from cloudai.core.errors import CloudaiError, InvalidInput
 from cloudai.core.files import download_beside, upload_beside
 from cloudai.core.names import check_entry_id, check_task_name, check_user
 from cloudai.core.problems import FileInvalid, Place, Problem, Problems
-from cloudai.core.request import array_of, begin_of, check_key, read_request
+from cloudai.core.request import Requests, array_of, begin_of, check_key
 from cloudai.core.wording import did_you_mean, nearest, shown
 from cloudai.expressions import render
 
@@ -241,6 +242,11 @@ class _Reader:
 
     # -------------------------------------------------------------- an entry
 
+    @cached_property
+    def _requests(self) -> Requests:
+        """Once all heads are read: whose tasks they are may stand in the last one."""
+        return Requests(default_user=self.user or self.asked.user, expand=self.asked.expand)
+
     def expand(self, entry: Entry) -> None:
         """All tasks of it."""
 
@@ -288,8 +294,7 @@ class _Reader:
         body = _with_whole_path(body, entry.file.name)
         after = _needs(body.pop("after", None))
         try:
-            user = self.user or self.asked.user
-            spec, env = read_request(body, default_user=user, expand=self.asked.expand)
+            spec, env = self._requests.read(body)
             array_of(body)
             begin = begin_of(body, self.asked.now)
             if isinstance(after, InvalidInput):

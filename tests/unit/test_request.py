@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from cloudai.core.errors import InvalidInput
 from cloudai.core.model import DEFAULT_RESOURCES, GIB, MIB, OnLost, Resources, Strategy, TaskSpec
-from cloudai.core.request import FIELDS, MOST_ARGUMENTS, MOST_OF_A_VARIABLE, read_request
+from cloudai.core.request import (
+    FIELDS,
+    MOST_ARGUMENTS,
+    MOST_OF_A_VARIABLE,
+    OWN,
+    Requests,
+    read_request,
+)
 
 
 def read(**fields: Any) -> TaskSpec:
@@ -381,3 +389,63 @@ def test_any_body_is_read_or_refused(body: Any) -> None:
             message = ""
             assert tuple(env) == spec.env
         assert message.isprintable()
+
+
+def outcome(read: Any, body: Any) -> object:
+    try:
+        spec, env = read(body)
+    except InvalidInput as error:
+        return error.message, error.hint, error.details
+    return repr(spec), env
+
+
+SHARED: dict[str, Any] = {
+    "docker_image": "alpine:3", "req_cpu": 1, "mounts": ["type=bind,src=/d,dst=/d"],
+    "priority": "high", "retries": 2, "time_limit": "1h", "signal": "USR1@60",
+    "uploads": ["/a=>/b"],
+}  # fmt: skip
+own = st.fixed_dictionaries(
+    {},
+    optional={
+        "command": st.sampled_from(["echo 1", "", " ", None, 7, "x" * MOST_ARGUMENTS]),
+        "argv": st.sampled_from([[], ["a", "b"], [""], None, "a", [1]]),
+        "script": st.sampled_from(["#!/bin/sh\necho", "echo", None]),
+        "env": st.sampled_from([{}, {"A": "1"}, {"A": 1}, {"": "x"}, None, []]),
+        "name": st.sampled_from(["one", "two", "-", "", None, 5]),
+    },
+)
+alike = st.sampled_from(
+    [SHARED, {**SHARED, "req_cpu": True}, {**SHARED, "req_cpu": 1.0}, {"docker_image": "-"}]
+)
+
+
+@given(st.lists(st.tuples(alike, own), min_size=1, max_size=6))
+def test_what_many_share_is_read_as_each_alone_would_be(bodies: Any) -> None:
+    many = Requests(default_user="ann")
+    for shared, its_own in bodies:
+        body = {**its_own, **shared}
+        assert outcome(many.read, body) == outcome(
+            lambda one: read_request(one, default_user="ann"), body
+        )
+
+
+def test_what_many_share_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = []
+    monkeypatch.setattr("cloudai.core.request.check_image", lambda text: checked.append(text))
+    many = Requests(default_user="ann")
+    specs = [many.read({**SHARED, "name": f"one-{n}", "argv": ["x"]})[0] for n in range(5)]
+    assert [spec.name for spec in specs] == [f"one-{n}" for n in range(5)]
+    assert checked == ["alpine:3"]
+    many.read({**SHARED, "priority": "low"})
+    assert checked == ["alpine:3"] * 2
+
+
+def test_fields_of_ones_own_change_nothing_else() -> None:
+    plain = read(**SHARED)
+    for field, value in {
+        "command": "echo", "argv": ["a"], "script": "#!/bin/sh\n", "env": {"A": "1"}, "name": "n"
+    }.items():  # fmt: skip
+        assert field in OWN
+        changed = {"command": "shell", "script": "shell"}.get(field, field)
+        spec = read(**SHARED, **{field: value})
+        assert replace(spec, **{changed: getattr(plain, changed)}) == plain
