@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row
@@ -27,17 +28,21 @@ from .rows import ASSIGNMENT, TASK
 Values = dict[str, Any]
 
 _COLUMNS_OF_SPEC = ("user_id", "name", "idempotency_key", "group", "batch", "array")
-_JSON_OF_SPEC = frozenset(field.name for field in dataclasses.fields(TaskSpec)) - {
-    *_COLUMNS_OF_SPEC,
-    "resources",
-}
+_JSON_OF_SPEC = sorted(
+    {field.name for field in dataclasses.fields(TaskSpec)} - {*_COLUMNS_OF_SPEC, "resources"}
+)
 _NOTHING = {
     field.name: field.default
     for field in dataclasses.fields(TaskSpec)
     if field.default is None or field.default is False or field.default == ()
 } | {"array_index": 0, "array_size": 1, "on_unmet": OnUnmet.CANCEL, "signal_before": 60.0}
 """Defaults that can never come to mean something else."""
+_KNOWN_JSON = frozenset(_JSON_OF_SPEC)
+_LEFT_OUT = [_NOTHING.get(name, ...) for name in _JSON_OF_SPEC]
 _RESOURCES = tuple(field.name for field in dataclasses.fields(Resources))
+_VALUES_OF_SPEC = attrgetter(*_JSON_OF_SPEC)
+_AMOUNTS = attrgetter(*_RESOURCES)
+_TEXT = json.JSONEncoder(separators=(",", ":"))
 _OF_RESERVATION = tuple(
     field.name for field in dataclasses.fields(Reservation) if field.name != "resources"
 )
@@ -83,17 +88,17 @@ ASSIGNMENT_COLUMNS: tuple[ColumnElement[Any], ...] = (
 def spec_to_text(spec: TaskSpec) -> str:
     """What of a spec has no column of its own, as JSON. What asks for nothing is left out:
     a queue of a hundred thousand is read in every pass."""
-    fields = {name: getattr(spec, name) for name in sorted(_JSON_OF_SPEC)}
-    fields = {name: value for name, value in fields.items() if value != _NOTHING.get(name, ...)}
-    fields["resources"] = {name: getattr(spec.resources, name) for name in _RESOURCES}
-    return json.dumps(fields, separators=(",", ":"))
+    each = zip(_JSON_OF_SPEC, _VALUES_OF_SPEC(spec), _LEFT_OUT, strict=True)
+    fields = {name: value for name, value, nothing in each if value != nothing}
+    fields["resources"] = dict(zip(_RESOURCES, _AMOUNTS(spec.resources), strict=True))
+    return _TEXT.encode(fields)
 
 
 def spec_from_text(text: str, *, task_id: str, columns: Values) -> TaskSpec:
     """The other way. Raises ``StoreTooNew`` for what this program does not know."""
     fields = json.loads(text)
     resources = fields.pop("resources")
-    unknown = [*(fields.keys() - _JSON_OF_SPEC), *(resources.keys() - set(_RESOURCES))]
+    unknown = [*(fields.keys() - _KNOWN_JSON), *(resources.keys() - set(_RESOURCES))]
     if unknown:
         raise StoreTooNew(
             f"{task_id} was submitted by a newer cloudai: {', '.join(sorted(unknown))} is not "

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloudai.core.fingerprint import fingerprint
+from cloudai.core.model import Resources, TaskSpec
 from cloudai.records.joblog import HEADER, Appending, completed_in, line_of, whole_lines
 
 GOLDEN = Path(__file__).parents[1] / "data" / "joblog" / "parallel-20221122.tsv"
@@ -173,3 +175,17 @@ def test_the_order_in_which_tasks_end_does_not_matter() -> None:
     shuffled = tasks[:]
     random.Random(4).shuffle(shuffled)
     assert completed_in(log_of(tasks, ended=shuffled)) == completed_in(log_of(tasks))
+
+
+def test_a_fingerprint_is_the_same_in_every_version():
+    # Job logs of earlier ones are resumed by it.
+    spec = TaskSpec(
+        image="busybox:1.36",
+        argv=("python", "train.py", "--lr=1"),
+        mounts=("type=bind,src=/d,dst=/d",),
+        array="task-1",
+        array_index=3,
+        resources=Resources(cpu_milli=500, memory=5, storage=6, gpu_milli=1000),
+        gpu_model="a100",
+    )
+    assert fingerprint(spec, {"B": "2", "A": "ü"}, "abc") == "a70c20cea1ac9639"
