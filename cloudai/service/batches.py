@@ -14,7 +14,7 @@ from cloudai.core.arrays import element_id, elements_of
 from cloudai.core.errors import CloudaiError, Conflict, InvalidInput
 from cloudai.core.fingerprint import fingerprint
 from cloudai.core.lifecycle import StopAsked
-from cloudai.core.model import FINAL, Batch, State, Task, TaskSpec
+from cloudai.core.model import FINAL, Batch, State, Task, TaskSpec, altered
 from cloudai.core.names import check_task_name, check_user
 from cloudai.core.needs import How, Need, needs_of, with_needs
 from cloudai.core.request import array_of, begin_of, check_key, known_fields, read_request
@@ -147,7 +147,10 @@ class Batches:
             self.service.allow([one])
         await self._check_secrets(plan.tasks)
         specs = await self.service.tied_to_images([task.spec for task in plan.tasks])
-        tasks = [replace(task, spec=spec) for task, spec in zip(plan.tasks, specs, strict=True)]
+        tasks = [
+            task if spec is task.spec else replace(task, spec=spec)
+            for task, spec in zip(plan.tasks, specs, strict=True)
+        ]
         if dry_run:
             return batch, tasks, True
         return await self._keep(batch, tasks, plan.values, alone=alone)
@@ -208,7 +211,7 @@ class Batches:
                 done[mark] -= 1
                 left_out.add(planned.id)
                 continue
-            spec = replace(
+            spec = altered(
                 spec,
                 batch=asked.batch_id,
                 entry=planned.entry.id,

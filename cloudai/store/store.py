@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -31,6 +31,7 @@ from . import books, changes, queries, schedules, sets
 from .changes import Changes
 from .database import Database
 from .identity import introduce
+from .inserting import insert_many
 from .mapping import assignment_from, assignment_values, standing_values, task_from, task_values
 from .rows import ASSIGNMENT, BATCH, EVENT, TASK, WORKER_MARK
 from .schema import HEAD, bring_up_to_date
@@ -664,18 +665,22 @@ def _insert_tasks(connection: Connection, tasks: Sequence[Task], *, what: str, t
     if not tasks:
         return
     try:
-        connection.execute(insert(TASK), [task_values(task) for task in tasks])
+        insert_many(connection, TASK, [task_values(task) for task in tasks])
     except IntegrityError as error:
         if "UNIQUE" not in str(error.orig):
             raise
         raise Conflict("A task with that id is there already") from None
+    connection.execute(_FIRST_LINES, {"what": what, "text": text, "tasks": len(tasks)})
     assigned = [task.assignment for task in tasks if task.assignment]
     if assigned:
-        connection.execute(insert(ASSIGNMENT), [assignment_values(each) for each in assigned])
-    lines = [
-        {"task_id": task.id, "at": task.created_at, "what": what, "text": text} for task in tasks
-    ]
-    connection.execute(insert(EVENT), lines)
+        insert_many(connection, ASSIGNMENT, [assignment_values(each) for each in assigned])
+
+
+_FIRST_LINES = text(
+    "INSERT INTO event (task_id, at, what, text) SELECT id, created_at, :what, :text FROM task"
+    " WHERE position > last_insert_rowid() - :tasks ORDER BY position"
+)
+"""Of the stories of so many tasks, which were the last rows to be inserted."""
 
 
 def _record(connection: Connection, task: Task, event: Event, after: Task) -> Task | None:

@@ -327,6 +327,24 @@ def test_many_come_at_once_in_their_order(store):
 # ------------------------------------------------------------------ find
 
 
+def test_each_of_many_has_the_first_line_of_its_own_story(store):
+    store.submit(a_task(1))
+    store.submit_many([a_task(3), a_task(2), a_task(4)], what="adopted", text="as it runs")
+    store.submit_many([a_task(5)])
+    assert [store.events(a_task(n).id) for n in (1, 2, 3, 4, 5)] == [
+        [EventRow(a_task(1).created_at, "submitted", "")],
+        *([EventRow(a_task(n).created_at, "adopted", "as it runs")] for n in (2, 3, 4)),
+        [EventRow(a_task(5).created_at, "submitted", "")],
+    ]
+
+
+def test_one_wrong_value_among_many_leaves_none_of_them(store):
+    wrong = dataclasses.replace(a_task(2), created_at=datetime(2026, 1, 31))
+    with pytest.raises(ValueError, match="no time zone"):
+        store.submit_many([a_task(1), wrong])
+    assert store.tasks() == ([], 0)
+
+
 def test_a_task_is_found_by_id_by_its_beginning_and_by_name(store):
     old = store.submit(a_task(1, name="train"))
     new = store.submit(a_task(22, name="train"))
