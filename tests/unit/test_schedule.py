@@ -22,7 +22,8 @@ from cloudai.core.model import (
     WorkerSight,
     WorkerSpec,
 )
-from cloudai.core.schedule import Ask, Place, Plan, ask_of, schedule
+from cloudai.core.schedule import Ask, Board, Place, Plan, ask_of, schedule
+from cloudai.core.schedule.keeps import keep_for
 from cloudai.core.wording import amount, insufficient
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -239,3 +240,21 @@ def test_never_more_than_there_is_and_always_a_reason(wanted, sizes):
         assert sum(r.cpu_milli for r in here) <= n * 1000
         assert sum(r.memory for r in here) <= 16 * GIB
         assert sum(r.gpu_milli for r in here) <= n // 2 * 1000
+
+
+def test_a_long_queue_of_one_shape_is_asked_about_once_however_small_the_fleet(monkeypatch):
+    asked = []
+
+    def counted(ask, *rest, **more):
+        asked.append(ask.id)
+        return keep_for(ask, *rest, **more)
+
+    monkeypatch.setattr("cloudai.core.schedule.board.keep_for", counted)
+    board = Board()
+    for name in ("w1", "w2"):
+        board.see(place(name, cpus=2))
+    for number in range(1000):
+        board.add(a_task(number, cpus=2 if number % 2 else 1))
+    plan = board.plan(NOW.timestamp())
+    assert len(plan.placements) + len(plan.waiting) == 1000
+    assert len(asked) <= 6, "two keep a worker, and one of each shape finds that none is left"

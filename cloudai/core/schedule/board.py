@@ -320,8 +320,8 @@ class Board:
                 self._changed.add(i)
 
     def _keep(self, ask: Ask, need: Need, standing: Keep | None = None) -> bool:
-        """Whether there is still a place to keep for blocked tasks; keeps one for it if so.
-        ``standing``: what it kept before."""
+        """Keeps a place for a blocked task, and tells whether there may be one for another of its
+        shape. ``standing``: what it kept before."""
         if len(self.keeps) >= self.policy.heads:
             return False
         order = self.finder.order
@@ -342,7 +342,7 @@ class Board:
             keep = standing
         if keep is not None:
             self.keeps[keep.worker] = keep
-        return True
+        return keep is not None
 
     def _unkeep(self, task_id: str) -> None:
         for i, keep in self.keeps.items():
