@@ -119,8 +119,9 @@ class Planner:
                 held=before or _held(task, now),
                 refused=refusals,
             )
-            group = task.spec.group if not comes_again(task) else None
-            asks[task.id] = replace(ask, group_size=1 if group is None else sizes[group])
+            if ask.group is not None:
+                ask = replace(ask, group_size=1 if comes_again(task) else sizes[ask.group])
+            asks[task.id] = ask
         for gone in self._asks.keys() - asks.keys():
             self.board.remove(gone)
         for task_id, ask in asks.items():

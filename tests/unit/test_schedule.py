@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import given
@@ -258,3 +259,12 @@ def test_a_long_queue_of_one_shape_is_asked_about_once_however_small_the_fleet(m
     plan = board.plan(NOW.timestamp())
     assert len(plan.placements) + len(plan.waiting) == 1000
     assert len(asked) <= 6, "two keep a worker, and one of each shape finds that none is left"
+
+
+def test_tasks_that_are_alike_have_one_shape_between_them():
+    one, other = a_task(1, target="gpu1"), a_task(2, target="gpu1")
+    assert one.shape is other.shape
+    assert a_task(3, target="gpu2").shape != one.shape
+    again = replace(replace(one.shape, limit=60.0), limit=None)
+    assert (again, hash(again)) == (one.shape, hash(one.shape))
+    assert hash(replace(one.shape, limit=60.0)) != hash(one.shape)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from operator import attrgetter
 from types import MappingProxyType
+from typing import Any
 
 from cloudai.core.capacity import WHOLE, Free, empty_free
 from cloudai.core.gpus import ANY, Wish
@@ -43,12 +46,23 @@ class Shape:
     preemptible: bool = False
     limit: float | None = None
     """Seconds after which it surely ends."""
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash(_COMPARED(self)))
+
+    def __hash__(self) -> int:
+        """Worked out once: each task of a queue is looked up by it, again and again."""
+        return self._hash
 
     @property
     def wish(self) -> Wish:
         if self.gpu_model is None and self.gpu_memory is None:
             return ANY
         return Wish(self.gpu_model, self.gpu_memory)
+
+
+_COMPARED = attrgetter(*(one.name for one in fields(Shape) if one.compare))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,25 +220,21 @@ class Plan:
     """task -> why it waits, in one line."""
 
 
+_OF_SPEC = (
+    *("resources", "strategy", "target", "nodes", "gpu_model", "gpu_memory", "require", "avoid"),
+    *("near", "apart", "image", "preemptible"),
+)
+_VALUES_OF_SPEC = attrgetter(*_OF_SPEC, "time_limit")
+
+
 def shape_of(task: Task, kind: str = "") -> Shape:
-    """What of a task the scheduler looks at."""
-    spec = task.spec
-    return Shape(
-        resources=spec.resources,
-        strategy=spec.strategy,
-        target=spec.target,
-        nodes=spec.nodes,
-        gpu_model=spec.gpu_model,
-        gpu_memory=spec.gpu_memory,
-        require=spec.require,
-        avoid=spec.avoid,
-        near=spec.near,
-        apart=spec.apart,
-        image=spec.image,
-        kind=kind,
-        preemptible=spec.preemptible,
-        limit=spec.time_limit,
-    )
+    """What of a task the scheduler looks at: the same object for tasks that are alike."""
+    return _shape(kind, *_VALUES_OF_SPEC(task.spec))
+
+
+@lru_cache(maxsize=1024)
+def _shape(kind: str, *values: Any) -> Shape:
+    return Shape(kind=kind, **dict(zip((*_OF_SPEC, "limit"), values, strict=True)))
 
 
 def ask_of(
