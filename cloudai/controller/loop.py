@@ -346,7 +346,7 @@ class Controller:
             reserved=self.sharing.by_worker(moment),
         )
         held, never = await self.needs.look(waiting, active, moment)
-        self.planner.queue(waiting, active, self._refusals(), moment, held)
+        await self.planner.queue(waiting, active, self._refusals(), moment, held)
         if waiting:
             await self.planner.follow_use(self.service, active, moment)
         plan = self.planner.plan(moment)

@@ -4,6 +4,7 @@ what links saw and what the store holds goes in, a plan comes out.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,8 @@ from .link import Link
 
 NONE: Mapping[str, str] = {}
 NO_USE = [0.0, 0.0, 0.0]
+SLICE = 1000
+"""Tasks that are looked at before others get a word in: some milliseconds."""
 
 
 class Planner:
@@ -86,7 +89,7 @@ class Planner:
                 self.board.see(place)
         self._touched.clear()
 
-    def queue(
+    async def queue(
         self,
         waiting: Iterable[Task],
         active: Iterable[Task],
@@ -96,7 +99,8 @@ class Planner:
     ) -> None:
         """The tasks that wait, in the order of submission, of all that are ``active``.
         ``refused``: task -> worker -> why it was not admitted there a moment ago. ``held``: why
-        some are not to be placed yet, whatever is free."""
+        some are not to be placed yet, whatever is free. Whoever asks something meanwhile is
+        answered: a hundred thousand take a second."""
         # Who of a group has ended is not waited for, nor who has gone ahead and comes again.
         sizes = Counter(
             task.spec.group
@@ -104,7 +108,9 @@ class Planner:
             if task.spec.group is not None and not comes_again(task)
         )
         asks: dict[str, Ask] = {}
-        for task in waiting:
+        for at, task in enumerate(waiting):
+            if at % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
             known = self._asks.get(task.id)
             refusals = refused.get(task.id, NONE)
             before = held.get(task.id, "")
@@ -124,8 +130,11 @@ class Planner:
             asks[task.id] = ask
         for gone in self._asks.keys() - asks.keys():
             self.board.remove(gone)
-        for task_id, ask in asks.items():
-            if ask != self._asks.get(task_id):
+        for at, (task_id, ask) in enumerate(asks.items()):
+            if at % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            known = self._asks.get(task_id)
+            if ask is not known and ask != known:
                 self.board.add(ask, now.timestamp())
         self._asks = asks
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from cloudai.controller import effects as effects_module
 from cloudai.controller import link as link_module
+from cloudai.controller.fleet import Fleet
+from cloudai.controller.planning import SLICE, Planner
 from cloudai.core.errors import Insufficient
-from cloudai.core.model import State
+from cloudai.core.model import State, Task, TaskSpec
 from cloudai.engines import CannotStart, NotAdmitted
 from cloudai.engines.fake import FakeWorker
 from tests.unit.test_controller import Bench, until
@@ -193,3 +197,24 @@ async def test_a_worker_that_holds_the_image_is_preferred(a_bench, image):
         await until(lambda: len([one for one in fleet if one.sight]) == 3, "all are seen")
         task = await bench.reach(await bench.submit(docker_image=image), State.RUNNING)
         assert task.worker_id == "w2"
+
+
+async def test_whoever_asks_is_answered_while_many_come_to_the_scheduler():
+    at = datetime(2026, 1, 31, tzinfo=UTC)
+    tasks = [
+        Task(id=f"task-1-{n}", spec=TaskSpec(image="busybox"), state=State.QUEUED, created_at=at)
+        for n in range(5 * SLICE)
+    ]
+    planner, answered = Planner(Fleet(lambda spec: None, changed=lambda: None)), 0
+
+    async def ask():
+        nonlocal answered
+        while True:
+            await asyncio.sleep(0)
+            answered += 1
+
+    asking = asyncio.create_task(ask())
+    await planner.queue(tasks, tasks, {}, at)
+    asking.cancel()
+    assert answered >= 8
+    assert len(planner.plan(at).waiting) == len(tasks)
