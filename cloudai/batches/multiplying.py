@@ -10,7 +10,6 @@ from cloudai.core.arrays import element_id, elements_of
 from cloudai.core.errors import InvalidInput
 from cloudai.core.groups import MOST_TASKS as LARGEST_GROUP
 from cloudai.core.model import Placement
-from cloudai.core.request import array_of
 from cloudai.core.wishes import check_placement
 from cloudai.core.wording import shown
 
@@ -24,7 +23,7 @@ def grouped(tasks: Sequence[Planned], wanted: Any, new_id: Callable[[str], str])
     if wanted is None:
         return list(tasks)
     placement, replicas = _placement(wanted)
-    if any("array" in task.body for task in tasks):
+    if any(task.elements is not None for task in tasks):
         raise InvalidInput("an entry is a group or an array, not both")
     if replicas is None and len(tasks) > LARGEST_GROUP:
         raise InvalidInput(f"{len(tasks)} tasks; a group has at most {LARGEST_GROUP}")
@@ -62,11 +61,10 @@ def spread(tasks: Iterable[Planned]) -> list[Planned]:
     """With all elements of those that are arrays in their place."""
     found: list[Planned] = []
     for task in tasks:
-        elements = array_of(task.body)
-        if elements is None:
+        if task.elements is None:
             found.append(task)
             continue
-        for spec in elements_of(task.spec, task.id, elements):
+        for spec in elements_of(task.spec, task.id, task.elements):
             own = element_id(task.id, spec.array_index)
-            found.append(replace(task, id=own, spec=spec, after=list(task.after)))
+            found.append(replace(task, id=own, spec=spec, elements=None, after=list(task.after)))
     return found

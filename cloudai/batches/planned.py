@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from cloudai.core.arrays import Elements
 from cloudai.core.model import TaskSpec
 from cloudai.core.problems import FileInvalid, Place, Problems
 from cloudai.core.request import Expand
@@ -51,7 +52,8 @@ class Planned:
     env: Mapping[str, str]
     begin: datetime | None
     entry: Entry
-    body: Mapping[str, Any]
+    elements: Elements | None = None
+    """Of an array that is not spread out yet."""
     after: list[tuple[str, str]] = field(default_factory=list)
     """(reference as written, how), until they are linked."""
     needs: tuple[str, ...] = ()

@@ -295,14 +295,14 @@ class _Reader:
         after = _needs(body.pop("after", None))
         try:
             spec, env = self._requests.read(body)
-            array_of(body)
+            elements = array_of(body)
             begin = begin_of(body, self.asked.now)
             if isinstance(after, InvalidInput):
                 raise after
         except CloudaiError as wrong:
             self._refused(entry, wrong, pattern.words)
             return None
-        return Planned(self.asked.new_id("task"), spec, env, begin, entry, body, after=after)
+        return Planned(self.asked.new_id("task"), spec, env, begin, entry, elements, after)
 
     def _refused(self, entry: Entry, wrong: CloudaiError, words: Mapping[str, Any]) -> None:
         """Under the name of the field as it was written, at its place."""
@@ -332,10 +332,13 @@ def _rendered(value: Any, values: Mapping[str, Any]) -> Any:
     return each_text(value, lambda text: render(text, values))
 
 
+_BESIDE_FILES = {"task_type", "uploads", "downloads"}
+
+
 def _with_whole_path(body: dict[str, Any], file: str) -> dict[str, Any]:
     """A template that is named by its place beside the file of the batch; what tasks bring along
     from there, and send there."""
-    if not file.startswith("/"):
+    if not file.startswith("/") or not _BESIDE_FILES & body.keys():
         return body
     folder, kind = posixpath.dirname(file), body.get("task_type")
     if isinstance(kind, str) and kind.startswith(("./", "../")):

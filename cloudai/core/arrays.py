@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .errors import InvalidInput
-from .model import TaskSpec
+from .model import TaskSpec, altered
 from .wording import shown
 
 MOST_ELEMENTS = 100_000
@@ -77,7 +77,7 @@ def element_id(array: str, index: int) -> str:
 def elements_of(spec: TaskSpec, array: str, wanted: Elements) -> Iterator[TaskSpec]:
     """The specs of all elements of an array of that id."""
     for index in wanted.indexes:
-        yield replace(
+        yield altered(
             spec,
             array=array,
             array_index=index,
