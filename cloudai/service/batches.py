@@ -20,7 +20,7 @@ from cloudai.core.needs import How, Need, needs_of, with_needs
 from cloudai.core.request import array_of, begin_of, check_key, known_fields, read_request
 from cloudai.core.wishes import check_flag
 from cloudai.core.wording import shown
-from cloudai.store import Standing, has_files
+from cloudai.store import Standing, has_files, task_rows
 
 from .ids import new_id, new_ids
 from .needs import with_needs_each
@@ -175,10 +175,12 @@ class Batches:
         service = self.service
 
         def write() -> list[Task]:
-            made.append(service.store.submit_batch(batch, tasks, alone=alone))
+            made.append(service.store.submit_batch(batch, tasks, alone=alone, ready=ready))
             return tasks if made[0][1] else []
 
         made: list[tuple[Batch, bool]] = []
+        # Not in the store's thread, where everybody else waits meanwhile.
+        ready = await asyncio.to_thread(task_rows, tasks) if tasks else None
         kept = await service.in_thread(service.keep_together, batch.id, values, write)
         if kept:
             service.changed(kept[0])

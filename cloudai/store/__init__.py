@@ -3,7 +3,7 @@
 from .changes import Changes
 from .schedules import not_found as schedule_not_found
 from .sets import Standing, has_files
-from .store import Located, Store
+from .store import Located, Store, task_rows
 from .story import EventRow
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "Store",
     "has_files",
     "schedule_not_found",
+    "task_rows",
 ]

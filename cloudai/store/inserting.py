@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -14,13 +15,24 @@ from .mapping import Values
 Bind = Callable[[Any], Any]
 
 
-def insert_many(connection: Connection, table: Table, rows: Sequence[Values]) -> None:
-    """What ``connection.execute(insert(table), rows)`` does, but that looks at every value of every
-    row by itself: here a column's type sees each value that the column has once. All rows have
-    the same columns."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A statement and the values of many rows for it, as the driver takes them."""
+
+    statement: str
+    values: list[tuple[Any, ...]]
+
+    def insert(self, connection: Connection) -> None:
+        connection.exec_driver_sql(self.statement, self.values)
+
+
+def rows_of(table: Table, rows: Sequence[Values]) -> Rows:
+    """What ``connection.execute(insert(table), rows)`` would insert. That looks at every value of
+    every row by itself: here a column's type sees each value that the column has once. All rows
+    have the same columns, and there is at least one."""
     statement, binds = _prepared(table, frozenset(rows[0]))
     columns = [_bound(bind, [row[name] for row in rows]) for name, bind in binds.items()]
-    connection.exec_driver_sql(statement, list(zip(*columns, strict=True)))
+    return Rows(statement, list(zip(*columns, strict=True)))
 
 
 @cache

@@ -31,7 +31,7 @@ from . import books, changes, queries, schedules, sets
 from .changes import Changes
 from .database import Database
 from .identity import introduce
-from .inserting import insert_many
+from .inserting import Rows, rows_of
 from .mapping import assignment_from, assignment_values, standing_values, task_from, task_values
 from .rows import ASSIGNMENT, BATCH, EVENT, TASK, WORKER_MARK
 from .schema import HEAD, bring_up_to_date
@@ -148,11 +148,17 @@ class Store:
             connection.execute(delete(BATCH).where(BATCH.c.id == batch_id, ~left))
 
     def submit_batch(
-        self, batch: Batch, tasks: Sequence[Task], *, alone: bool = False
+        self,
+        batch: Batch,
+        tasks: Sequence[Task],
+        *,
+        alone: bool = False,
+        ready: Rows | None = None,
     ) -> tuple[Batch, bool]:
         """A batch with all its tasks, or nothing, and whether it is new: a user's known key
         answers the batch that it made before. ``alone``: raises ``Conflict`` while an earlier
-        batch of that user, of the same name or the same files, has not ended."""
+        batch of that user, of the same name or the same files, has not ended. ``ready``: their
+        ``task_rows``, where they were made beforehand."""
         with self._database.write() as connection:
             if batch.once_key is not None:
                 before = sets.batch_by_key(connection, batch.user_id, batch.once_key)
@@ -165,7 +171,7 @@ class Store:
                     batch=before_it,
                 )
             sets.add_batch(connection, batch)
-            _insert_tasks(connection, tasks, what="submitted", text="")
+            _insert_tasks(connection, tasks, what="submitted", text="", ready=ready)
         return batch, True
 
     def submit_group(self, tasks: Sequence[Task]) -> list[Task]:
@@ -661,11 +667,24 @@ def _made_before(
     return before
 
 
-def _insert_tasks(connection: Connection, tasks: Sequence[Task], *, what: str, text: str) -> None:
+def task_rows(tasks: Sequence[Task]) -> Rows:
+    """What stands for tasks in the database: of a hundred thousand, half of the work of storing
+    them, and for any thread."""
+    return rows_of(TASK, [task_values(task) for task in tasks])
+
+
+def _insert_tasks(
+    connection: Connection,
+    tasks: Sequence[Task],
+    *,
+    what: str,
+    text: str,
+    ready: Rows | None = None,
+) -> None:
     if not tasks:
         return
     try:
-        insert_many(connection, TASK, [task_values(task) for task in tasks])
+        (ready or task_rows(tasks)).insert(connection)
     except IntegrityError as error:
         if "UNIQUE" not in str(error.orig):
             raise
@@ -673,7 +692,7 @@ def _insert_tasks(connection: Connection, tasks: Sequence[Task], *, what: str, t
     connection.execute(_FIRST_LINES, {"what": what, "text": text, "tasks": len(tasks)})
     assigned = [task.assignment for task in tasks if task.assignment]
     if assigned:
-        insert_many(connection, ASSIGNMENT, [assignment_values(each) for each in assigned])
+        rows_of(ASSIGNMENT, [assignment_values(each) for each in assigned]).insert(connection)
 
 
 _FIRST_LINES = text(
