@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, false, func, insert, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    false,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    true,
+)
 
 from cloudai.core.model import Batch, State
 from cloudai.core.names import is_batch_id
@@ -153,13 +166,27 @@ def needed_by(connection: Connection, refs: Sequence[str]) -> str | None:
 def waiting(connection: Connection, limit: int) -> tuple[list[tuple[str, int]], int]:
     """What waits for a worker or is being started, oldest first, an array as one: the first
     task of each with how many there are; and how many tasks that is in all."""
-    going = TASK.c.state.in_((State.QUEUED, State.STARTING))
-    first, whole = func.min(TASK.c.position), func.coalesce(TASK.c.array_id, TASK.c.id)
-    grouped = select(TASK.c.id, func.count(), first).where(going).group_by(whole)
-    rows = connection.execute(grouped.order_by(first).limit(limit))
-    found = [(str(task_id), int(count)) for task_id, count, _ in rows]
-    total = select(func.count()).select_from(TASK).where(going)
-    return found, int(connection.execute(total).scalar_one())
+    going = (State.QUEUED, State.STARTING)
+    found: list[tuple[int, str, int]] = []
+    for state in going:
+        # One state at a time, which its index has in order: the first few are soon found.
+        alone = select(TASK.c.position, TASK.c.id, literal(1))
+        of_state = alone.where(TASK.c.state == state, TASK.c.array_id.is_(None))
+        found += _counted(connection, of_state.order_by(TASK.c.position).limit(limit))
+    # The plus keeps SQLite from the index of states, in which all that waits would be looked at.
+    either = text("+task.state IN ('queued', 'starting')")
+    elements = select(func.min(TASK.c.position), TASK.c.id, func.count())
+    arrays = elements.where(TASK.c.array_id.is_not(None), either).group_by(TASK.c.array_id)
+    found = sorted([*found, *_counted(connection, arrays)])[:limit]
+    total = select(func.count()).select_from(TASK).where(TASK.c.state.in_(going))
+    rows = [(task_id, count) for _, task_id, count in found]
+    return rows, int(connection.execute(total).scalar_one())
+
+
+def _counted(connection: Connection, wanted: queries.Selection) -> list[tuple[int, str, int]]:
+    """(position, id, how many) of each."""
+    rows = connection.execute(wanted)
+    return [(int(position), str(task_id), int(count)) for position, task_id, count in rows]
 
 
 # ------------------------------------------------------------------ batches

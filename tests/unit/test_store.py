@@ -619,6 +619,31 @@ def test_news_of_a_stop_that_a_cancel_overtook_is_stale(store):
     assert store.record(cancelled, exit_seen).state is State.CANCELLED
 
 
+LEFT = st.sampled_from([State.QUEUED, State.STARTING, State.RUNNING, State.COMPLETED])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tasks=st.lists(st.tuples(LEFT, st.sampled_from([None, None, "a", "b"])), max_size=12),
+    limit=st.integers(1, 6),
+)
+def test_what_waits_is_told_oldest_first_and_an_array_as_one(kept_open, tasks, limit):
+    with kept_open._database.write() as connection:
+        connection.exec_driver_sql("DELETE FROM task")
+    many = [
+        a_task(number, state=state, array=array, array_index=number)
+        for number, (state, array) in enumerate(tasks)
+    ]
+    kept_open.submit_many(many)
+    going = [task for task in many if task.state in (State.QUEUED, State.STARTING)]
+    firsts = {}
+    for task in going:
+        firsts.setdefault(task.spec.array or task.id, []).append(task)
+    expected = [(of[0].id, len(of)) for of in firsts.values()][:limit]
+    found, total = kept_open.waiting(limit)
+    assert ([(task.id, count) for task, count in found], total) == (expected, len(going))
+
+
 # ------------------------------------------------------------------ speed comes from indexes
 
 
@@ -635,6 +660,7 @@ def test_news_of_a_stop_that_a_cancel_overtook_is_stale(store):
         (lambda store: store.submit(a_task(2, idempotency_key="k")), "task_by_key"),
         (lambda store: store.events(a_task().id), "event_by_task"),
         (lambda store: store.counts(), "task_by_state"),
+        (lambda store: store.waiting(5), "task_by_array"),
     ],
 )
 def test_no_question_walks_through_all_tasks(store, path, ask, steps):
