@@ -267,7 +267,7 @@ class Link:
 
     @contextmanager
     def starting(self, assignment_id: str) -> Iterator[None]:
-        """While we start it, its start is no news: the answer tells how it stands."""
+        """While we start it, that it is there is no news: the answer tells how it stands."""
         self._starting.add(assignment_id)
         try:
             yield
@@ -276,9 +276,10 @@ class Link:
 
     async def _follow(self, happenings: AsyncIterator[Happening]) -> None:
         async for happening in happenings:
-            if happening.action == "create":
-                continue  # its start or its removal comes in a moment, or the next probe sees it
-            if happening.action == "start" and happening.assignment_id in self._starting:
+            if (
+                happening.action in ("create", "start")
+                and happening.assignment_id in self._starting
+            ):
                 continue
             log.debug("worker %s: %s %s", self.id, happening.action, happening.assignment_id)
             try:
