@@ -16,7 +16,7 @@ help:
 	@echo "make lock        bring the locked dependencies up to date"
 
 venv:
-	@bash .ci/setup.sh python
+	@MAKE_GOAL=$(firstword $(MAKECMDGOALS)) bash .ci/setup.sh python
 
 machine:
 	@MAKE_GOAL=$(firstword $(MAKECMDGOALS)) bash .ci/setup.sh machine

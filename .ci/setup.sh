@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 VENV=.venv
 LOCK=constraints.txt
+RIVALS=build/rivals
 
 fail() {
   echo "setup: $*" >&2
@@ -54,8 +55,10 @@ missing_packages() {
   have csh || echo csh
   have zsh || echo zsh
   if [ "${MAKE_GOAL:-}" = bench ]; then
-    # What people send files with today.
+    # What people use today.
     have rsync || echo rsync
+    have parallel || echo parallel
+    have pdsh || echo pdsh
   fi
   if [ "${MAKE_GOAL:-}" = test ] || [ "${MAKE_GOAL:-}" = chaos ]; then
     # A private one, and pulls that are cut.
@@ -91,6 +94,19 @@ set_up_machine() {
 }
 
 # ------------------------------------------------------------------ Python
+
+set_up_rivals() {
+  # What the bench compares with that is Python: apart, for its needs are not ours.
+  [ "${MAKE_GOAL:-}" = bench ] || return 0
+  local wanted
+  wanted=$(cksum <tests/bench/rivals.txt)
+  [ "$(cat "$RIVALS/.ready" 2>/dev/null)" != "$wanted" ] || return 0
+  echo "setup: installing what the bench compares with into $RIVALS"
+  "$VENV/bin/python" -m venv --clear "$RIVALS"
+  "$RIVALS/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    --require-hashes -r tests/bench/rivals.txt
+  echo "$wanted" >"$RIVALS/.ready"
+}
 
 find_python() {
   local name
@@ -145,7 +161,7 @@ write_lock() {
 
 case ${1:-} in
   machine) set_up_machine ;;
-  python) set_up_python ;;
+  python) set_up_python && set_up_rivals ;;
   lock) write_lock ;;
   *) fail "say machine, python or lock" ;;
 esac

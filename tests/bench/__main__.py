@@ -19,7 +19,7 @@ from .lab import Lab
 from .lines import lines_by_room
 from .timing import BenchFailed, load
 
-PARTS = ("starts", "many", "logs", "commands", "bulk", "resting", "scheduling")
+PARTS = ("starts", "many", "logs", "commands", "bulk", "seeing", "resting", "scheduling")
 """Modules of this folder, in the order in which they run; each has a ``measure(lab)``."""
 
 

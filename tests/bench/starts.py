@@ -30,7 +30,7 @@ def cloudai(*words: str) -> list[str]:
     return [sys.executable, "-m", "cloudai", *words]
 
 
-COLD = "ssh (cold) docker run -d"
+COLD, COLD_ONCE = "ssh (cold) docker run -d", "ssh (cold) docker run --rm"
 
 
 def measure(lab: Lab) -> Iterator[Group]:
@@ -54,6 +54,28 @@ def measure(lab: Lab) -> Iterator[Group]:
             side_by_side(samples, rounds=lab.rounds),
             aims=(Aim("at most 0.6 of cold ssh", against=COLD, at_most=0.6),),
         )
+        once = ("docker", "run", "--rm", *IMAGE)
+        image, *argv = IMAGE
+        whole: dict[str, Sample] = {
+            "cloudai task --wait": lambda: _waited(home, worker, [image, "--wait", "--", *argv]),
+            "ssh (ControlMaster) docker run --rm": lambda: timed(["ssh", CONTROL, *once], env=env)[
+                0
+            ],
+            COLD_ONCE: lambda: timed(["ssh", ALIAS, *once], env=env)[0],
+        }
+        yield Group(
+            2,
+            "a task, from submit to its result, on an idle fleet",
+            side_by_side(whole, rounds=lab.rounds),
+            aims=(Aim("at most 0.8 of cold ssh", against=COLD_ONCE, at_most=0.8),),
+        )
+
+
+def _waited(home: Home, worker: Worker, words: list[str]) -> float:
+    argv = cloudai("task", "--quiet", worker.name, *words)
+    seconds, _ = timed(argv, env=home.environment, cwd=home.folder)
+    _demand_none(worker)
+    return seconds
 
 
 def _dispatch(home: Home, worker: Worker) -> float:
