@@ -49,7 +49,7 @@ def measure(lab: Lab) -> Iterator[Group]:
         warm = time.monotonic() - began
         share, memory, peak = at_rest(home, rest_for)
         killed = []
-        for _ in range(1 if lab.short else 2):
+        for _ in range(1):
             home.kill_controller()
             began = time.monotonic()
             home.run("controller", "start")

@@ -238,8 +238,10 @@ class Ways:
         ways: dict[str, Callable[[], list[str]]] = {
             "parallel-ssh": lambda: [python, "-c", PSSH, str(self.folder), script],
             "pyinfra": lambda: [
-                *(str(RIVALS / "bin" / "pyinfra"), "-y", "--quiet", "--parallel", str(AT_ONCE)),
-                *("--port", str(PORT), "--user", "root", "--key", str(self.folder / "user")),
+                *(str(RIVALS / "bin" / "pyinfra"), "-y", "-vvv", "--parallel", str(AT_ONCE)),
+                *("--data", f"ssh_port={PORT}", "--data", "ssh_user=root"),
+                *("--data", f"ssh_key={self.folder / 'user'}"),
+                *("--data", "ssh_strict_host_key_checking=yes"),
                 *(",".join(hosts), "exec", "--", f"sh -c {quoted}"),
             ],
             "pdsh": lambda: [
@@ -248,7 +250,7 @@ class Ways:
             "GNU parallel": lambda: ["parallel", "--will-cite", "-j", "32", "-a", str(names), one],
             "ansible raw": lambda: [
                 *(str(RIVALS / "bin" / "ansible"), "all", "-i", str(names), "-f", "50"),
-                *("-m", "raw", "-a", f"sh -c {quoted}"),
+                *("-m", "raw", "-a", f"exec {{% raw %}}sh -c {quoted}{{% endraw %}}"),
             ],
         }
         before, began = os.times(), time.monotonic()
@@ -262,8 +264,8 @@ class Ways:
             check=False,
         )
         seconds, after = time.monotonic() - began, os.times()
-        if done.returncode or done.stdout.count("fact cpus") < len(hosts):
-            seen = done.stdout.count("fact cpus")
+        seen = (done.stdout + done.stderr).count("fact login root")
+        if done.returncode or seen < len(hosts):
             raise BenchFailed(f"{rival} saw {seen} of {len(hosts)}: {done.stderr[-600:]}")
         used = sum(after[2:4]) - sum(before[2:4])
         scale = len(self.hosts) / len(hosts)
