@@ -367,6 +367,8 @@ class Effects:
         unheard = self._unheard.get(assignment.id, self._began)
         if unheard is not None:
             await asyncio.sleep(unheard + LATE - time.monotonic())
-        await link.engine.remove(assignment.id, noted=keeps_note(task.spec))
+        await link.engine.remove(
+            assignment.id, noted=keeps_note(task.spec), secrets=bool(task.spec.secrets)
+        )
         self._unheard.pop(assignment.id, None)
         link.saw(assignment.id, None, time.monotonic())

@@ -362,9 +362,9 @@ class Engine(Protocol):
         """Why the worker itself, or somebody before, began to end that container, where it
         notes such things (``core.endings.keeps_note``)."""
 
-    async def remove(self, assignment_id: str, *, noted: bool = True) -> None:
+    async def remove(self, assignment_id: str, *, noted: bool = True, secrets: bool = True) -> None:
         """Removes an ended or never started container of ours; none there is fine. ``noted``:
-        the worker may keep a note of its end, which goes too."""
+        the worker may keep a note of its end, ``secrets``: files of secrets; they go too."""
 
     def logs(
         self,

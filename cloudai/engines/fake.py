@@ -246,7 +246,7 @@ class FakeEngine:
             "ending", assignment_id, lambda: self.worker.notes.get(assignment_id)
         )
 
-    async def remove(self, assignment_id: str, *, noted: bool = True) -> None:
+    async def remove(self, assignment_id: str, *, noted: bool = True, secrets: bool = True) -> None:
         await self._call("remove", assignment_id, lambda: self._remove(assignment_id, noted))
 
     @asynccontextmanager

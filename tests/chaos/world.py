@@ -28,6 +28,7 @@ from cloudai.engines.fake import FakeEngine, Fault
 from cloudai.engines.fake_worker import BEGINNING, FakeContainer, FakeWorker
 from cloudai.inventory import InventoryFile
 from cloudai.service import Service
+from cloudai.service import ids as ids_module
 from cloudai.service import service as service_module
 
 from .checker import task_of
@@ -179,8 +180,8 @@ class World:
             for module in (service_module, loop_module, effects_module, desk_module)
         ]
         # Ids of tasks decide who comes first within a second.
-        drawn = SimpleNamespace(token_bytes=Random(seed).randbytes)
-        self._patches.append(mock.patch.object(service_module, "secrets", drawn))
+        drawn = SimpleNamespace(randbelow=Random(seed).randrange)
+        self._patches.append(mock.patch.object(ids_module, "secrets", drawn))
         for patch in self._patches:
             patch.start()
 

@@ -627,6 +627,54 @@ async def test_one_created_is_removed(engine: DockerEngine, worker: Worker) -> N
     assert names(worker) == []
 
 
+async def test_what_left_nothing_else_is_removed_without_a_script(
+    either: DockerEngine, shell: There, worker: Worker
+) -> None:
+    async def remove(name: str) -> None:
+        await either.remove(name, noted=False, secrets=False)
+
+    placed, created = order("true"), order()
+    await either.observe()
+    name = placed.assignment_id
+    await running(either, placed)
+    sleeping = order()
+    await running(either, sleeping)
+    words = command.run_options(created, storage_limit="watch", env=(), open_files=1024)
+    assert worker.docker("create", *words, "--", "busybox").returncode == 0
+    assert worker.docker("run", "-d", "--name", "task-1-else.1", "busybox", "true").returncode == 0
+    worker.docker("wait", name)
+    sent = len(shell.scripts)
+    with pytest.raises(EngineFailed, match="is running on worker-1: not removed"):
+        await remove(sleeping.assignment_id)
+    with pytest.raises(EngineFailed, match="is not cloudai's, nothing was touched"):
+        await remove("task-1-else.1")
+    for gone in (name, name, created.assignment_id, "task-1-never.1"):
+        await remove(gone)
+    assert sorted(names(worker)) == sorted([sleeping.assignment_id, "task-1-else.1"])
+    assert len(shell.scripts) == sent
+
+
+async def test_one_whose_name_another_took_is_not_removed_for_it(
+    engine: DockerEngine, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = order("true")
+    name = placed.assignment_id
+    await engine.observe()
+    await running(engine, placed)
+    worker.docker("wait", name)
+    describe = ApiWatch.describe
+
+    async def then_taken(watch: ApiWatch, wanted: str) -> Mapping[str, Any]:
+        found = await describe(watch, wanted)
+        worker.docker("rm", name)
+        worker.docker("run", "-d", "--name", name, "busybox", "true")
+        return found
+
+    monkeypatch.setattr(ApiWatch, "describe", then_taken)
+    await engine.remove(name, noted=False, secrets=False)
+    assert names(worker) == [name]
+
+
 # --- GPUs
 
 

@@ -86,6 +86,19 @@ class EngineHttp:
             await self.ping()
         return await self._fetch(f"/v{self._version}{path}", query, timeout)
 
+    async def delete(self, path: str, *, timeout: float = CALL) -> None:
+        """DELETEs. Raises as ``call`` does."""
+        if not self._version:
+            await self.ping()
+        url = _url(f"/v{self._version}{path}", NO_QUERY)
+        async with self._turns:
+            with self._translated():
+                async with asyncio.timeout(timeout), self._calls.delete(url) as response:
+                    if response.status == HTTPStatus.NO_CONTENT:
+                        return
+                    body = await _body(response)
+        raise _refusal(response.status, body)
+
     @asynccontextmanager
     async def stream(
         self, path: str, query: Mapping[str, str]

@@ -42,6 +42,8 @@ SAMPLE_APART = 0.3
 """Seconds between the two readings that give a share of CPU time."""
 ANSWERS_WITHIN = 5.0
 """Seconds for the engine to show that it is there, turns waited for included."""
+REMOVED_WITHIN = 60.0
+"""Seconds: the engine walks what the container wrote."""
 MEASURING = 120.0
 """Seconds for the sizes of all containers: the engine walks their files."""
 LONGEST_EVENT = 1024**2
@@ -101,6 +103,16 @@ class ApiWatch:
             return {}
         found = whole_object(answer)
         return found if name_of(found) == name else {}
+
+    async def remove(self, container_id: str) -> None:
+        try:
+            path = f"/containers/{quote(container_id, safe='')}"
+            await self._http.delete(path, timeout=REMOVED_WITHIN)
+        except ContainerGone:
+            return
+        except EngineFailed as error:
+            if "already in progress" not in error.message:
+                raise
 
     async def volume_labels(self, name: str) -> Mapping[str, str]:
         try:

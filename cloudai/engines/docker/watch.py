@@ -51,6 +51,10 @@ class Watch(Protocol):
         """How the engine describes a container of that name, whosever it is; empty where it has
         none."""
 
+    async def remove(self, container_id: str) -> None:
+        """Removes a container that does not run; one that is gone already, or going, is fine.
+        By its id: nothing else can be hit, whoever takes its name meanwhile."""
+
     async def volume_labels(self, name: str) -> Mapping[str, str]:
         """The labels of a volume by its name; none where there is none of it."""
 
