@@ -32,6 +32,7 @@ from cloudai.engines import (
     ImageMissing,
     NotAdmitted,
     Order,
+    Outcome,
     RegistryLogin,
     Running,
     Shipment,
@@ -179,8 +180,7 @@ class Effects:
         try:
             async with places:
                 point("start.before")
-                with link.starting(assignment.id):
-                    outcome = await link.engine.start(order)
+                began, outcome = time.monotonic(), await self._asked_to_start(link, order)
             while isinstance(outcome, ImageMissing | FilesMissing):
                 if isinstance(outcome, FilesMissing):
                     await self.carrier.send(task, link, parcel, outcome.have)
@@ -191,8 +191,7 @@ class Effects:
                         await self._no_image(task, assignment, error.message)
                         return
                 async with places:
-                    with link.starting(assignment.id):
-                        outcome = await link.engine.start(order)
+                    began, outcome = time.monotonic(), await self._asked_to_start(link, order)
         except WorkerUnreachable:
             self._unheard[assignment.id] = time.monotonic()
             raise
@@ -211,7 +210,8 @@ class Effects:
             case Running(container=container, warnings=warnings):
                 self._imageless.pop(task.id, None)
                 self._setbacks.started(link.id)
-                link.saw(assignment.id, container, time.monotonic())
+                # As it was at some time since then: its end may have been seen meanwhile.
+                link.saw(assignment.id, container, began)
                 for warning in warnings:
                     await self.service.note(task.id, "warning", warning)
                 await self._record_running(task, assignment, container)
@@ -225,6 +225,11 @@ class Effects:
                     StartFailed(at=now(), number=assignment.number, reason=reason, exit_code=code),
                 )
         point("start.recorded")
+
+    @staticmethod
+    async def _asked_to_start(link: Link, order: Order) -> Outcome:
+        with link.starting(order.assignment_id):
+            return await link.engine.start(order)
 
     async def _without_secrets(
         self, task: Task, assignment: Assignment, link: Link, error: CloudaiError

@@ -522,6 +522,25 @@ async def test_a_log_can_be_followed_before_the_task_starts(a_bench):
         assert await asyncio.wait_for(reading, SECONDS) == b"hello\n"
 
 
+async def test_an_end_that_is_seen_before_the_answer_to_its_start_is_not_forgotten(
+    a_bench, monkeypatch
+):
+    start = FakeEngine.start
+
+    async def late(engine, order):
+        outcome = await start(engine, order)  # it runs, and that is what the answer will say
+        bench.workers["w1"].finish(order.assignment_id)
+        await bench.controller.fleet.link("w1").look(order.assignment_id)
+        return outcome
+
+    monkeypatch.setattr(FakeEngine, "start", late)
+    # Nothing more is heard of it.
+    monkeypatch.setattr(link_module.Link, "_follow", lambda *_: asyncio.sleep(SECONDS))
+    async with a_bench(w1=FakeWorker()).running() as bench:
+        task = await bench.ended(await bench.submit())
+        assert (task.state, task.exit_code) == (State.COMPLETED, 0)
+
+
 async def test_a_time_limit_ends_it_with_that_reason(a_bench):
     async with a_bench(w1=FakeWorker(clock=now)).running() as bench:
         task = await bench.ended(await bench.submit(time_limit=0.2))
