@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,7 +107,9 @@ def _demand_none(worker: Worker) -> None:
 
 @contextlib.contextmanager
 def openssh(worker: Worker, folder: Path) -> Iterator[dict[str, str]]:
-    """The environment in which ``ssh`` knows the worker by two names, one of them warm."""
+    """The environment in which ``ssh`` knows the worker by two names, one of them warm.
+    ``folder``: one of its own is made in there; its path must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="ssh-", dir=folder))
     config = folder / "ssh_config"
     config.write_text(
         f"Host {ALIAS} {CONTROL}\n"

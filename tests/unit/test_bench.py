@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 
@@ -21,7 +22,7 @@ from tests.bench.figures import (
 )
 from tests.bench.lines import lines_by_room
 from tests.bench.report import as_text
-from tests.bench.results import compared, document
+from tests.bench.results import CHECKOUT, compared, document
 from tests.bench.timing import BenchFailed, cpu_of, memory_of, peak_of, side_by_side, timed
 
 OURS = Series("ours", (0.1, 0.2, 0.9))
@@ -70,6 +71,15 @@ def test_a_page_keeps_what_people_wrote_around_the_figures(tmp_path):
     page.write_text("# Speed\n")
     with pytest.raises(BenchFailed, match="has no place"):
         pages.write(CONDITIONS, [], page)
+
+
+def test_the_readme_quotes_no_figure_that_the_bench_did_not_print():
+    figure = re.compile(r"\d[\d,.]*\d|\d")
+    section = (CHECKOUT / "README.md").read_text().partition("## Speed\n")[2].partition("\n## ")[0]
+    page = pages.PAGE.read_text()
+    printed = page[page.index(pages.BEGIN) : page.index(pages.END)]
+    assert len(figure.findall(section)) > 5
+    assert set(figure.findall(section)) <= set(figure.findall(printed))
 
 
 def a_run(commit, **series):
