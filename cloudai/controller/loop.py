@@ -47,10 +47,13 @@ log = logging.getLogger(__name__)
 TICK = 1.0
 """Seconds between passes when nothing wakes the loop: time limits and inventory edits."""
 CALM = 40
-"""... and so many times as long as the last pass took: of ten thousand tasks, some seconds."""
+RAREST = 10.0
+"""... and so many times as long as the last pass took, up to seconds: a pass over ten thousand
+tasks that wait for nothing but their end is not worth more."""
 HEAVY = 0.05
-"""Seconds: passes longer than that take a third of the time at the most, however much happens, so
-that links and people are served meanwhile."""
+BREATH = 0.5
+"""Seconds: after a pass longer than the first, twice its time, the second at the most, is left to
+links and people, however much happens."""
 REFUSED_FOR = 5.0
 """Seconds for which a worker that did not admit a task is not asked for it again; doubled each
 time it still does not, so that a registry that is away does not fill the task's story."""
@@ -227,8 +230,8 @@ class Controller:
                     await asyncio.sleep(TICK)
                 took = time.monotonic() - began
                 if took > HEAVY:
-                    await asyncio.sleep(2 * took)
-                await wait(self._wake, max(TICK, CALM * took))
+                    await asyncio.sleep(min(2 * took, BREATH))
+                await wait(self._wake, max(TICK, min(CALM * took, RAREST)))
         finally:
             working = [*self._busy.values(), *self._background]
             for work in working:

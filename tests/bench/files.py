@@ -79,7 +79,7 @@ class Ways:
         self.home, self.worker, self.folder, self.env = home, worker, folder, env
         self.there = worker.root / "there"
         # It finds no ssh by PATH.
-        self.scp = ("scp", "-rq", "-S", str(folder / "tools" / "ssh"))
+        self.scp = ("scp", "-rq", "-S", str(shutil.which("ssh", path=env["PATH"])))
 
     def row(self, title: str, tree: Path, *, anew: bool = False) -> str:
         """``anew``: nothing of it is there."""
