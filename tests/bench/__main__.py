@@ -54,7 +54,7 @@ def main(
     for line in report.rooms(lines):
         click.echo(line)
     groups.sort(key=lambda group: group.row)
-    kept = results.keep(results.document(found, groups, lines))
+    kept = results.keep(results.document(found, groups, lines), only)
     click.echo(f"\nkept in {kept.relative_to(results.CHECKOUT)}")
     if not (short or only or no_page):
         pages.write(found, groups)

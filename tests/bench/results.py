@@ -9,7 +9,7 @@ import sqlite3
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,13 @@ def document(
     }
 
 
-def keep(result: dict[str, Any]) -> Path:
-    """Writes a run's file, named by its commit and form, and answers its path."""
+def keep(result: dict[str, Any], only: Sequence[str] = ()) -> Path:
+    """Writes a run's file, named by its commit and form, and by its parts where those are not
+    all; answers its path."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     conditions = result["conditions"]
     form = conditions["form"].partition(",")[0]
-    path = FOLDER / f"{conditions['commit']}-{form}.json"
+    path = FOLDER / f"{'-'.join([conditions['commit'], form, *only])}.json"
     path.write_text(json.dumps(result, indent=1))
     return path
 
