@@ -25,14 +25,14 @@ EACH = 10
 """Tasks that run on one worker."""
 RESTED = datetime.fromisoformat(crowd.STARTED.replace("Z", "+00:00"))
 SEEN_WITHIN = 300.0
-QUIET = 5.0
+QUIET = 3.0
 """Seconds after all was seen before rest is measured."""
 
 
 def measure(lab: Lab) -> Iterator[Group]:
     """Rows 8 and 9, a part of row 4, and the growth of 8."""
     count = 100 if lab.short else 1000
-    rest_for = 15.0 if lab.short else 45.0
+    rest_for = 15.0 if lab.short else 40.0
     cold, again = first_sights(lab, count)
     yield Group(
         4,
@@ -98,7 +98,7 @@ def measure(lab: Lab) -> Iterator[Group]:
             with laid_out(lab, count // part, EACH) as home:
                 home.run("controller", "start")
                 all_seen(home, count // part, count // part * EACH)
-                costs[count // part] = at_rest(home, 20.0)[0]
+                costs[count // part] = at_rest(home, 10.0)[0]
         yield growth("at rest", PERCENT_OF_A_CORE, dict(sorted(costs.items())), of="workers")
 
 
